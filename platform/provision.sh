@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Installs what the workshop needs on Debian or Ubuntu: packages of the system, a Python environment, front-end files.
+#
+#   provision.sh            install what is missing; what is there already is left alone
+#   provision.sh --test     and what only the test suite needs
+#   provision.sh --check    say what is missing, install nothing
+#
+# Exit status: 0 ready; 1 something you can mend; 2 an administrator of this machine must.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+
+python=/usr/bin/python3
+# package: why
+packages=(
+    "ca-certificates: to check whom packages are downloaded from"
+    "python3: runs the platform and the application"
+    "python3-venv: keeps their Python packages apart from the system's"
+    "haproxy: the load balancer"
+    "redis-server: the message queue"
+    "etcd-server: the service registry"
+    "etcd-client: to look into the registry by hand"
+)
+if [ "${1:-}" = --test ]; then
+    packages+=("chromium: two people chat in a real browser" "shellcheck: checks the shell scripts")
+fi
+
+is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^installed$'; }
+
+missing_packages() {
+    local line
+    for line in "${packages[@]}"; do
+        is_installed "${line%%:*}" || echo "$line"
+    done
+}
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+may_become_root() { [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }; }
+
+# Debian starts a server as it is installed, on its default port: ours are started by `./workshop up`, on others.
+install_packages() {
+    local policy=/usr/sbin/policy-rc.d ours=
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod 755 $policy
+        ours=yes
+    fi
+    local status=0
+    as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null || status=$?
+    [ -z "$ours" ] || as_root rm -f $policy
+    [ "$status" = 0 ] || return "$status"
+    if [ -d /run/systemd/system ]; then
+        local package
+        for package in "$@"; do
+            case $package in
+                haproxy | redis-server) as_root systemctl disable --now --quiet "$package" ;;
+                etcd-server) as_root systemctl disable --now --quiet etcd ;;
+            esac
+        done
+    fi
+}
+
+python_is_ready() { cmp -s requirements.lock .venv/requirements.lock; }
+frontend_is_ready() { cmp -s package-lock.json node_modules/installed-lock.json; }
+
+command -v dpkg-query >/dev/null || {
+    echo "This is neither Debian nor Ubuntu: use the virtual machine, \`vagrant up\`." >&2
+    exit 2
+}
+
+mapfile -t missing < <(missing_packages)
+install_command="apt-get install --no-install-recommends ${missing[*]%%:*}"
+
+if [ "${1:-}" = --check ]; then
+    [ ${#missing[@]} = 0 ] || printf 'missing package: %s\n' "${missing[@]}"
+    python_is_ready || echo "missing: the Python packages of requirements.lock, in .venv/"
+    frontend_is_ready || echo "missing: the front-end files of package-lock.json, in node_modules/"
+    if [ ${#missing[@]} = 0 ] || may_become_root; then
+        echo "Run: ./workshop setup"
+        exit 1
+    fi
+    echo "An administrator must first run: $install_command"
+    exit 2
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "Installing packages of the system:"
+    printf '  %s\n' "${missing[@]}"
+    if ! may_become_root; then
+        echo "You are not root, and there is no sudo to become it. Ask an administrator to run:" >&2
+        echo "  $install_command" >&2
+        exit 2
+    fi
+    install_packages "${missing[@]%%:*}" || {
+        echo "apt-get failed (see above). Is the network there? Once it is, run this again." >&2
+        exit 1
+    }
+fi
+
+if ! python_is_ready; then
+    echo "Installing the Python packages of requirements.lock into .venv/ (a minute or two)"
+    [ -x .venv/bin/python ] || $python -m venv .venv
+    # Each file is checked against its hash; nothing is installed that the lock does not name.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock || {
+        echo "pip failed (see above). Is the network there? Once it is, run this again." >&2
+        exit 1
+    }
+    cp requirements.lock .venv/requirements.lock
+fi
+
+if ! frontend_is_ready; then
+    echo "Installing the front-end files of package-lock.json into node_modules/"
+    PATH="$PWD/.venv/bin:$PATH" .venv/bin/npm ci --silent --no-audit --no-fund --ignore-scripts || {
+        echo "npm failed. Is the network there? Once it is, run this again." >&2
+        exit 1
+    }
+    cp package-lock.json node_modules/installed-lock.json
+fi

@@ -1,0 +1,215 @@
+"""The load-balancer manager: makes HAProxy serve what the registry says.
+
+    registry ──watch──▶ snapshot ──▶ desired set ──▶ haproxy.cfg, and then
+                                                       other services:  a reload
+                                                       other instances: the Runtime API
+
+It never trusts its own memory of HAProxy's state: each pass compares what is wanted with what HAProxy reports,
+so a pass after any accident (HAProxy restarted, a command refused, this process killed) mends it.
+"""
+
+import dataclasses
+import json
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from workshop import haproxy, paths, state
+from workshop.errors import WorkshopError
+from workshop.files import write_atomically
+from workshop.haproxy import HAProxyUnavailable, Runtime
+from workshop.logs import log_to_stdout
+from workshop.registry import TTL, Registry, RegistryUnavailable, Service, Snapshot, Upstream
+
+RECONCILE = 5  # seconds between two passes when nothing happens
+DRAIN_POLL = 0.02  # seconds between two looks at an instance that is finishing its requests
+RETRY = 0.5  # seconds between two attempts to reach a registry or an HAProxy that is away
+# Seconds after which no ordinary request can be in flight any more: HAProxy's `timeout server` is 4.5 s.
+LONGEST_REQUEST = 5
+
+log = logging.getLogger("balancer")
+
+
+def main() -> None:
+    log_to_stdout()
+    up = state.load()
+    registry = Registry(up.registry)
+    Balancer(registry, Runtime(paths.HAPROXY), up.ports, paths.HAPROXY).run()
+
+
+class LastGood:
+    """What was in rotation last: it stands in for what the registry has forgotten until the sidecars have told it again.
+
+    After the registry was away, or this process was, absence from it means nothing until one TTL has passed: by
+    then every living instance has registered itself. An instance that has been seen again is believed again at once.
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        saved = json.loads(file.read_text()) if file.exists() else {}
+        self.services = {name: _service_from(value) for name, value in saved.items()}
+        self.index = 0
+        self.registry_was_away = True
+        self.hold_until = 0.0
+        self.unseen: set[tuple[str, str]] = set()  # (service, instance)
+
+    def complete(self, snapshot: Snapshot) -> dict[str, Service]:
+        """Return the snapshot's services, completed by what may not count as gone yet."""
+        if self.registry_was_away or snapshot.index < self.index:  # an index runs backwards when etcd was wiped
+            self.hold_until = time.monotonic() + TTL
+            self.unseen = {(name, instance) for name, s in self.services.items() for instance in [*s.upstreams, ""]}
+        self.registry_was_away, self.index = False, snapshot.index
+        for service in snapshot.services.values():
+            self.unseen -= {(service.name, instance) for instance in [*service.upstreams, ""]}
+        if time.monotonic() >= self.hold_until:
+            self.unseen.clear()
+        completed = dict(snapshot.services)
+        for name, instance in self.unseen:
+            known = self.services[name]
+            service = completed.get(name) or dataclasses.replace(known, upstreams={})
+            if instance:
+                upstreams = service.upstreams | {instance: known.upstreams[instance]}
+                service = dataclasses.replace(service, upstreams=upstreams)
+            completed[name] = service
+        if completed != self.services:
+            self.services = completed
+            save(self.file, completed)
+        return completed
+
+
+def save(file: Path, services: dict[str, Service]) -> None:
+    write_atomically(file, json.dumps({name: dataclasses.asdict(s) for name, s in services.items()}, indent=2))
+
+
+def _service_from(saved: dict) -> Service:
+    upstreams = {name: Upstream(**upstream) for name, upstream in saved["upstreams"].items()}
+    return Service(**saved | {"upstreams": upstreams})
+
+
+def seed(services: dict[str, Service], ports: dict[str, int], folder: Path) -> None:
+    """Write the files HAProxy starts with: the stage's services, without an instance yet."""
+    table = Snapshot(services, {}, 0).table()
+    write_atomically(folder / "haproxy.cfg", haproxy.render(services, ports, folder))
+    write_atomically(folder / "routes.map", haproxy.render_map(table))
+    save(folder / "last_good.json", services)
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """An instance that gets no more requests and is finishing those it has."""
+
+    address: str
+    since: float  # on the monotonic clock
+
+
+class Balancer:
+    """Keeps one HAProxy in step with one registry."""
+
+    def __init__(self, registry: Registry, runtime: Runtime, ports: dict[str, int], folder: Path):
+        self.registry = registry
+        self.runtime = runtime
+        self.ports = ports
+        self.folder = folder
+        self.last_good = LastGood(folder / "last_good.json")
+        self.news: queue.SimpleQueue[Snapshot | None] = queue.SimpleQueue()  # None: the registry is away
+        self.draining: dict[tuple[str, str], Leaving] = {}  # by service and instance
+
+    def run(self) -> None:
+        """Work until the process is ended."""
+        threading.Thread(target=self.watch, name="watch", daemon=True).start()
+        snapshot, pause = None, RECONCILE
+        while True:
+            try:
+                snapshot = self.news.get(timeout=pause)
+            except queue.Empty:
+                pass  # time for a look at what is draining, and for setting right what has drifted
+            if snapshot is None:
+                self.last_good.registry_was_away = True
+                pause = RECONCILE
+            elif not self.make_pass(snapshot):
+                pause = RETRY
+            else:
+                pause = DRAIN_POLL if self.draining else RECONCILE
+
+    def watch(self) -> None:
+        """Pass on each state of the registry: read it, wait for a change, read it again."""
+        while True:
+            try:
+                snapshot = self.registry.snapshot()
+                self.news.put(snapshot)
+                self.registry.wait(snapshot.index)
+            except RegistryUnavailable as error:
+                log.warning("%s: the last good set stays; next attempt in %s s", error, RETRY)
+                self.news.put(None)
+                time.sleep(RETRY)
+
+    def make_pass(self, snapshot: Snapshot) -> bool:
+        """Make HAProxy serve what the registry says; False when something failed and is to be tried again."""
+        services = self.last_good.complete(snapshot)
+        table = Snapshot(services, snapshot.routes, snapshot.index).table()
+        try:
+            self.apply(services, table)
+            self.drain()
+        except (HAProxyUnavailable, RegistryUnavailable, WorkshopError) as error:
+            log.warning("%s; next attempt in %s s", error, RETRY)
+            return False
+        return True
+
+    def apply(self, services: dict[str, Service], table: dict[str, str]) -> None:
+        """Write haproxy.cfg; reload for other services, use the Runtime API for other instances and routes."""
+        target = self.folder / "haproxy.cfg"
+        config, written = haproxy.render(services, self.ports, self.folder), target.read_text()
+        routes = haproxy.render_map(table)
+        if config != written:
+            haproxy.check(config, self.folder)
+            write_atomically(target, config)
+        if (self.folder / "routes.map").read_text() != routes:
+            write_atomically(self.folder / "routes.map", routes)
+        running = self.runtime.servers()
+        if haproxy.frame(config) != haproxy.frame(written) or not services.keys() <= running.keys():
+            log.info("reload: the services are now %s", ", ".join(sorted(services)))
+            self.runtime.reload()
+            running = self.runtime.servers()
+        for service in services.values():
+            self.reconcile(service, running[service.name])
+        self.runtime.set_map(self.folder / "routes.map", dict(line.split() for line in routes.splitlines()))
+
+    def reconcile(self, service: Service, running: dict[str, dict[str, str]]) -> None:
+        """Add, change and take out instances of one service until HAProxy has those wanted."""
+        for name, upstream in service.upstreams.items():
+            server = running.get(name)
+            if server is None:
+                self.runtime.add_server(service.name, name, upstream)
+                log.info("%s: in rotation at %s", name, upstream.address)
+            elif server["addr"] != upstream.address or server["status"].startswith("MAINT"):
+                self.draining.pop((service.name, name), None)
+                self.runtime.move_server(service.name, name, upstream)
+                log.info("%s: in rotation again, at %s", name, upstream.address)
+            elif server["weight"] != str(upstream.weight):
+                self.runtime.set_weight(service.name, name, upstream.weight)
+                log.info("%s: weight %s", name, upstream.weight)
+        for name in running.keys() - service.upstreams.keys():
+            if (service.name, name) not in self.draining:
+                self.runtime.stop_sending(service.name, name)
+                self.draining[service.name, name] = Leaving(running[name]["addr"], time.monotonic())
+                log.info("%s: out of rotation", name)
+
+    def drain(self) -> None:
+        """Confirm to the instances that leave when nothing is in flight to them; close what would never end by itself."""
+        for (service, name), leaving in list(self.draining.items()):
+            sessions, waited = self.runtime.sessions(service, name), time.monotonic() - leaving.since
+            for session in sessions:
+                # The client of a WebSocket reconnects, to another instance, within milliseconds.
+                if session.is_websocket or waited > LONGEST_REQUEST:
+                    self.runtime.shut(session)
+            if not sessions and self.runtime.del_server(service, name):
+                self.registry.confirm_drained(service, name, leaving.address)
+                del self.draining[service, name]
+                log.info("%s: drained in %.0f ms", name, 1000 * waited)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Builds: immutable, numbered copies of a service's code, as container images would be.
+
+Instances run from a build, so editing a file changes nothing that runs until it is deployed.
+"""
+
+import compileall
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from workshop import paths
+from workshop.errors import WorkshopError
+from workshop.stage import Service
+
+# What a service does not need to run: an image would not contain it either.
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "tests", "node_modules", "stage.toml")
+DIGEST = "DIGEST"  # beside the build: of the code that it was made from
+
+
+def folder(service: str, version: str) -> Path:
+    return paths.BUILDS / service / version
+
+
+def versions(service: str) -> list[str]:
+    """Return the versions there are, oldest first."""
+    names = [path.name for path in (paths.BUILDS / service).glob("v*") if path.name[1:].isdigit()]
+    return sorted(names, key=lambda name: int(name[1:]))
+
+
+def build(service: Service) -> str:
+    """Build the service as its code is now; return the version: the last one when nothing has changed since."""
+    code = digest(service)
+    known = versions(service.name)
+    if known and (folder(service.name, known[-1]) / DIGEST).read_text() == code:
+        return known[-1]
+    version = f"v{int(known[-1][1:]) + 1 if known else 1}"
+    target = folder(service.name, version)
+    half_made = target.with_suffix(".part")
+    shutil.rmtree(half_made, ignore_errors=True)
+    shutil.copytree(service.folder, half_made, ignore=LEFT_OUT)
+    for inside, source in service.npm.items():
+        (half_made / inside).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(npm_file(source), half_made / inside)
+    # Compiled here once, not by every instance at its start.
+    if not compileall.compile_dir(half_made, quiet=1):
+        shutil.rmtree(half_made)
+        raise WorkshopError(f"The code of {service.name} does not compile: correct the file named above.")
+    (half_made / DIGEST).write_text(code)
+    os.rename(half_made, target)
+    return version
+
+
+def digest(service: Service) -> str:
+    """Return a digest of all that a build of the service would contain."""
+    total = hashlib.sha256()
+    for directory, folders, files in os.walk(service.folder):
+        for ignored in LEFT_OUT(directory, folders):
+            folders.remove(ignored)
+        folders.sort()
+        for name in sorted(set(files) - LEFT_OUT(directory, files)):
+            path = Path(directory, name)
+            total.update(str(path.relative_to(service.folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for inside, source in sorted(service.npm.items()):
+        total.update(inside.encode() + b"\0" + npm_file(source).read_bytes())
+    return total.hexdigest()
+
+
+def npm_file(name: str) -> Path:
+    """Return where a file of an npm package lies. Raises WorkshopError when it has not been installed."""
+    path = paths.NPM / name
+    if not path.is_file():
+        raise WorkshopError(f"{path} is missing: run `./workshop setup`.")
+    return path

@@ -1,0 +1,29 @@
+"""The command line: one file per command, in commands/, imported when it is wanted."""
+
+import importlib
+
+import click
+
+COMMANDS = (
+    "setup", "doctor", "up", "down", "status", "logs", "open",
+    "scale", "kill", "stop", "start", "restart", "probe", "test",
+)  # fmt: skip
+
+
+class Commands(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"workshop.commands.{name}").command
+
+
+@click.command(cls=Commands, epilog="Begin with: ./workshop up stage0")
+def cli() -> None:
+    """Parley's workshop: one chat application, from a monolith to microservices."""
+
+
+def main() -> None:
+    cli(prog_name="./workshop")

@@ -1,0 +1,1 @@
+"""The commands, a file each: what it is asked, whom it asks, what it says."""

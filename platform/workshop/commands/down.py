@@ -1,0 +1,18 @@
+import shutil
+
+import click
+
+from workshop import paths, state, system
+
+
+@click.command("down", epilog="Example: ./workshop down --wipe")
+@click.option("--wipe", is_flag=True, help="Remove .run/ as well: databases, logs, builds, secrets.")
+def command(wipe: bool) -> None:
+    """End everything that runs; data is kept unless --wipe is given."""
+    with state.locked("down"):
+        was_up = paths.STATE.exists()
+        for lost in system.tear_down():
+            click.echo(f"ended: {lost}, which nothing supervised any more")
+        if wipe:
+            shutil.rmtree(paths.RUN)
+    click.echo("Everything is down." if was_up else "Nothing was up.")

@@ -1,0 +1,12 @@
+import click
+
+from workshop import stage, state, system
+
+
+@click.command("restart", epilog="Example: ./workshop restart monolith")
+@click.argument("name", metavar="SERVICE")
+def command(name: str) -> None:
+    """Deploy SERVICE the old way: stop all, migrate, start. Its users notice; `probe` says how much."""
+    with state.locked(f"restart {name}"):
+        up = state.load()
+        system.restart(stage.load(up.stage), up, name, click.echo)

@@ -1,0 +1,29 @@
+import click
+
+from workshop import stage, state, system
+from workshop.errors import WorkshopError
+
+MOST = 20  # instances of a service: more than two cores can use
+
+
+@click.command("scale", epilog="Example: ./workshop scale monolith=3 worker=2")
+@click.argument("wanted", metavar="SERVICE=N...", nargs=-1, required=True)
+def command(wanted: tuple[str, ...]) -> None:
+    """Have N instances of each SERVICE; requests go on being answered meanwhile."""
+    with state.locked("scale"):
+        up = state.load()
+        current = stage.load(up.stage)
+        system.scale(current, up, dict(parse(current, word) for word in wanted), click.echo)
+
+
+def parse(current: stage.Stage, word: str) -> tuple[str, int]:
+    """Read `SERVICE=N`."""
+    name, _, count = word.partition("=")
+    if not count.isascii() or not count.isdigit():
+        raise click.UsageError(f"{word!r} is not of the form SERVICE=N, such as monolith=3.")
+    current.program(name)
+    if not 1 <= int(count) <= MOST:
+        raise WorkshopError(
+            f"{name} can have 1 to {MOST} instances, not {count}: to have none, use `./workshop stop {name}`."
+        )
+    return name, int(count)

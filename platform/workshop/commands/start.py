@@ -1,0 +1,13 @@
+import click
+
+from workshop import stage, state, system
+
+
+@click.command("start", epilog="Example: ./workshop start monolith")
+@click.argument("name", metavar="SERVICE")
+def command(name: str) -> None:
+    """Start what `stop` has ended."""
+    with state.locked(f"start {name}"):
+        up = state.load()
+        system.start(stage.load(up.stage), up, name)
+    click.echo(f"{name} is up.")

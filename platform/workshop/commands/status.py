@@ -1,0 +1,61 @@
+import json
+import time
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from workshop import stage, state
+from workshop import status as system_status
+
+INTERVAL = 0.5  # seconds between two looks with --watch
+COLOURS = {"UP": "green", "STARTING": "yellow", "DRAIN": "yellow", "DOWN": "red"}
+
+
+@click.command("status", epilog="Example: ./workshop status --watch")
+@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
+@click.option("--watch", is_flag=True, help="Show it until interrupted.")
+def command(as_json: bool, watch: bool) -> None:
+    """Show what runs, as the load balancer sees it."""
+    up = state.load()
+    wanted = stage.load(up.stage)
+    if as_json:
+        click.echo(json.dumps(system_status.report(wanted, up), indent=2))
+    elif watch:
+        show_until_interrupted(wanted, up)
+    else:
+        Console().print(table(system_status.report(wanted, up)))
+
+
+def show_until_interrupted(wanted: stage.Stage, up: state.Up) -> None:
+    try:
+        with Live(table(system_status.report(wanted, up)), auto_refresh=False) as live:
+            while True:
+                time.sleep(INTERVAL)
+                live.update(table(system_status.report(wanted, up)), refresh=True)
+    except KeyboardInterrupt:
+        pass  # the way to end it
+
+
+def table(report: dict) -> Table:
+    shown = Table(title=f"{report['stage']}: {report['url']}   statistics: {report['stats_url']}", title_justify="left")
+    for heading in ("service", "routes", "instance", "address", "process", "state"):
+        shown.add_column(heading)
+    for service in report["services"]:
+        for instance in service["instances"]:
+            shown.add_row(
+                service["name"],
+                " ".join(service["routes"]) or "–",
+                instance["id"],
+                instance["address"] or "–",
+                str(instance["pid"] or "–"),
+                coloured(instance["state"]),
+            )
+    for store in report["stores"]:
+        shown.add_row(store["name"], "–", "–", store["address"], "–", coloured(store["state"]))
+    return shown
+
+
+def coloured(shown: str) -> str:
+    return f"[{COLOURS[shown]}]{shown}[/]"

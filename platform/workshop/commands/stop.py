@@ -1,0 +1,13 @@
+import click
+
+from workshop import stage, state, system
+
+
+@click.command("stop", epilog="Example: ./workshop stop monolith")
+@click.argument("name", metavar="SERVICE")
+def command(name: str) -> None:
+    """End all instances of SERVICE, and its workers, until `start`."""
+    with state.locked(f"stop {name}"):
+        up = state.load()
+        system.stop(stage.load(up.stage), name)
+    click.echo(f"{name} is stopped: `./workshop start {name}` starts it.")

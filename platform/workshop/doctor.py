@@ -1,0 +1,107 @@
+"""Examines this machine: each finding says what was seen, and what to do if it is not well."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import psutil
+
+from workshop import paths, ports, state, supervisor, system
+from workshop.errors import WorkshopError
+
+READY, MEND, ADMINISTRATOR = 0, 1, 2
+ASK_TIMEOUT = 10  # seconds for a program to say its version
+
+# binary → (the option that makes it say its version, the oldest that will do, and why that one)
+BINARIES = {
+    "haproxy": ("-v", (2, 6), "servers can be added while it runs"),
+    "redis-server": ("--version", (6, 0), "the oldest that is still maintained by a distribution"),
+    "etcd": ("--version", (3, 4), "speaks the v2 API with --enable-v2; 3.6 does not"),
+    "etcdctl": ("version", (3, 4), "belongs to etcd"),
+    "setpriv": ("--version", (2, 33), "--pdeathsig"),
+}
+NO_LONGER = {"etcd": (3, 6)}  # the first version that will not do any more
+LEAST_MEMORY = 700  # MiB available: what stage 0 takes with three instances, and room
+LEAST_DISK = 500  # MiB free for databases, logs and builds
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    severity: int
+    what: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything that `up` needs."""
+    system_ = f"{platform.freedesktop_os_release().get('PRETTY_NAME', 'Linux')}, {platform.machine()}"
+    return [
+        Finding(READY, f"{system_}, Python {platform.python_version()}, {os.cpu_count()} cores"),
+        *[binary(name) for name in BINARIES],
+        run_folder(),
+        disk(),
+        memory(),
+        public_port(),
+    ]
+
+
+def binary(name: str) -> Finding:
+    """Look whether a program is there and of a version that will do."""
+    option, oldest, why = BINARIES[name]
+    found = shutil.which(name)
+    if not found:
+        return Finding(ADMINISTRATOR, f"{name} is missing", "./workshop setup installs it, or says who can")
+    said = subprocess.run([found, option], capture_output=True, text=True, timeout=ASK_TIMEOUT).stdout
+    version = re.search(r"(\d+)\.(\d+)[.\d]*", said)
+    number = (int(version[1]), int(version[2])) if version else (0, 0)
+    if number < oldest or number >= NO_LONGER.get(name, (1000, 0)):
+        return Finding(
+            ADMINISTRATOR,
+            f"{name} {version[0] if version else 'of unknown version'} will not do ({why})",
+            "use Debian 12 or Ubuntu 24.04, or the virtual machine (`vagrant up`)",
+        )
+    return Finding(READY, f"{name} {version[0]}")
+
+
+def run_folder() -> Finding:
+    """Look whether .run/ can be written, and whether its paths are short enough for sockets."""
+    parent = paths.RUN if paths.RUN.exists() else paths.RUN.parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return Finding(
+            MEND, f"{parent} cannot be written by you", f"sudo chown -R {os.getuid()}:{os.getgid()} {parent}"
+        )
+    if len(str(supervisor.SOCKET)) > supervisor.LONGEST_SOCKET:
+        return Finding(MEND, f"{paths.RUN} is too long a path for sockets", "move the repository to a shorter one")
+    return Finding(READY, f"{paths.RUN} can be written")
+
+
+def disk() -> Finding:
+    free = shutil.disk_usage(paths.RUN if paths.RUN.exists() else paths.RUN.parent).free >> 20
+    if free < LEAST_DISK:
+        return Finding(
+            MEND, f"{free} MiB of disk free, {LEAST_DISK} are needed", "make room, or ./workshop down --wipe"
+        )
+    return Finding(READY, f"{free} MiB of disk free")
+
+
+def memory() -> Finding:
+    available = psutil.virtual_memory().available >> 20
+    if available < LEAST_MEMORY:
+        return Finding(MEND, f"{available} MiB of memory available, {LEAST_MEMORY} are needed", "end other programs")
+    return Finding(READY, f"{available} MiB of memory available")
+
+
+def public_port() -> Finding:
+    """Look whether the page's usual port is free, or ours."""
+    try:
+        return Finding(READY, f"{state.load().stage} is up: {state.load().url}")
+    except WorkshopError:
+        if ports.is_free(system.PUBLIC_PORT):
+            return Finding(READY, f"port {system.PUBLIC_PORT} is free")
+        holder = ports.listener(system.PUBLIC_PORT) or "another user's program"
+        return Finding(READY, f"port {system.PUBLIC_PORT} is taken ({holder}): `up` will choose another and say which")

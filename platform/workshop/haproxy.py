@@ -1,0 +1,219 @@
+"""HAProxy: its configuration file, and its Runtime API through the socket of its master process."""
+
+import csv
+import io
+import re
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from workshop.errors import WorkshopError
+from workshop.files import write_atomically
+from workshop.registry import Service, Upstream
+from workshop.waiting import wait_until
+
+COOKIE = "sticky_instance"
+CHECK_TIMEOUT = 10  # seconds for `haproxy -c`
+COMMAND_TIMEOUT = 5  # seconds for a command of the Runtime API, which answers within one millisecond
+RELOAD_TIMEOUT = 5  # seconds until the new worker must be there; measured: 50 ms
+
+# A check every 500 ms, two failures take it out: dead within 0.6 s, frozen within 2 s (0.5 + 0.7 + 0.05 + 0.7).
+# A failed connection takes it out at once, the next good check puts it back. The same words serve in the
+# configuration file and for `add server`, which takes no defaults from anywhere.
+SERVER_OPTIONS = "check inter 500ms fastinter 50ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+
+ERRORS = {
+    400: "The load balancer could not read this request.",
+    403: "The load balancer refused this request.",
+    404: "No service answers this path.",
+    408: "The request was not sent in time.",
+    500: "The load balancer failed: see its log.",
+    502: "The instance ended or answered nonsense before its answer was complete.",
+    503: "No instance of this service can be reached: try again in a few seconds.",
+    504: "The instance did not answer in time.",
+}
+
+
+class HAProxyUnavailable(Exception):
+    """HAProxy's socket cannot be reached, or it refused a command."""
+
+
+def server_options(upstream: Upstream) -> str:
+    return f"weight {upstream.weight} {SERVER_OPTIONS}"
+
+
+def prefix_key(prefix: str) -> str:
+    """Return the prefix as a key of the map: with a slash at its end, as is appended to the request's path."""
+    return prefix.rstrip("/") + "/"
+
+
+def render(services: dict[str, Service], ports: dict[str, int], folder: Path) -> str:
+    """Return the whole haproxy.cfg for this set of services and instances."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+    )
+    environment.filters["prefix_key"] = prefix_key
+    return environment.get_template("haproxy.cfg.j2").render(
+        services=sorted(services.values(), key=lambda service: service.name),
+        ports=ports,
+        folder=folder,
+        errors=ERRORS,
+        cookie=COOKIE,
+        server_options=server_options,
+    )
+
+
+def render_map(table: dict[str, str]) -> str:
+    """Return the map file: which service answers which prefix."""
+    return "".join(f"{prefix_key(prefix)} {service}\n" for prefix, service in sorted(table.items()))
+
+
+def frame(config: str) -> str:
+    """Return a configuration without its instances: what HAProxy must be reloaded for when it changes."""
+    return re.sub(r"(?m)^ +server .*\n", "", config)
+
+
+def check(config: str, folder: Path) -> None:
+    """Have HAProxy check a configuration. Raises WorkshopError with what it says."""
+    candidate = folder / "haproxy.cfg.new"
+    write_atomically(candidate, config)
+    command = ["haproxy", "-c", "-q", "-f", candidate]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT)
+    if result.returncode:
+        raise WorkshopError(f"HAProxy does not accept {candidate}: {result.stderr.strip()}")
+    candidate.unlink()
+
+
+@dataclass(frozen=True)
+class Session:
+    """A request or a WebSocket that is under way."""
+
+    worker: str
+    id: str
+    is_websocket: bool
+
+
+class Runtime:
+    """HAProxy's Runtime API. Every method raises HAProxyUnavailable when it does not answer or refuses."""
+
+    def __init__(self, folder: Path):
+        self.socket = folder / "master.sock"
+
+    def ask(self, command: str, worker: str = "@1") -> str:
+        """Return the answer of a worker: `@1` is the current one, `@!<pid>` any."""
+        return self._send(f"{worker} {command}")
+
+    def do(self, command: str, *answers: str) -> None:
+        """Have the current worker carry out a command, which must answer nothing or one of `answers`."""
+        answer = self.ask(command).strip()
+        if answer and not any(answer.startswith(expected) for expected in answers):
+            raise HAProxyUnavailable(f"{command}: {answer}")
+
+    def _send(self, command: str) -> str:
+        answer = bytearray()
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(COMMAND_TIMEOUT)
+                connection.connect(str(self.socket))
+                connection.sendall(command.encode() + b"\n")
+                connection.shutdown(socket.SHUT_WR)
+                while received := connection.recv(65536):
+                    answer += received
+        except OSError as error:
+            raise HAProxyUnavailable(f"{self.socket}: {error}") from error
+        return answer.decode()
+
+    def servers(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Return the rows of `show stat` about instances: backend → instance → column → value."""
+        text = self.ask("show stat").removeprefix("# ")
+        servers: dict[str, dict[str, dict[str, str]]] = {}
+        for row in csv.DictReader(io.StringIO(text)):
+            if row["svname"] == "BACKEND":
+                servers.setdefault(row["pxname"], {})
+            elif row["svname"] != "FRONTEND":
+                servers.setdefault(row["pxname"], {})[row["svname"]] = row
+        return servers
+
+    def add_server(self, backend: str, name: str, upstream: Upstream) -> None:
+        """Put an instance into rotation, at once: it has answered its sidecar's check already."""
+        server = f"{backend}/{name}"
+        self.do(f"add server {server} {upstream.address} {server_options(upstream)}", "New server registered")
+        self.do(f"enable health {server}")
+        self.do(f"enable server {server}")
+
+    def move_server(self, backend: str, name: str, upstream: Upstream) -> None:
+        """Give an instance that came back, on another port perhaps, its place in rotation again."""
+        server = f"{backend}/{name}"
+        self.do(
+            f"set server {server} addr {upstream.host} port {upstream.port}",
+            "IP changed",
+            "port changed",
+            "no need",
+        )
+        self.do(f"set server {server} health up")
+        self.do(f"set server {server} state ready")
+
+    def set_weight(self, backend: str, name: str, weight: int) -> None:
+        self.do(f"set server {backend}/{name} weight {weight}")
+
+    def stop_sending(self, backend: str, name: str) -> None:
+        """Send an instance nothing more; what it is answering goes on."""
+        self.do(f"set server {backend}/{name} state maint")
+
+    def del_server(self, backend: str, name: str) -> bool:
+        """Forget an instance; False while a connection to it is left, be it a health check's."""
+        answer = self.ask(f"del server {backend}/{name}")
+        return "Server deleted" in answer or "No such server" in answer
+
+    def map(self, file: Path) -> dict[str, str]:
+        """Return the entries of a map as they are in force."""
+        return dict(line.split()[1:3] for line in self.ask(f"show map {file}").splitlines() if line)
+
+    def set_map(self, file: Path, wanted: dict[str, str]) -> None:
+        """Change the entries of a map, one by one, to those wanted."""
+        known = self.map(file)
+        for key, value in wanted.items():
+            if key not in known:
+                self.do(f"add map {file} {key} {value}")
+            elif known[key] != value:
+                self.do(f"set map {file} {key} {value}")
+        for key in known.keys() - wanted.keys():
+            self.do(f"del map {file} {key}")
+
+    def workers(self) -> list[str]:
+        """Return the addresses of all workers, the current one first; old ones live while connections do."""
+        rows = [line.split() for line in self._send("show proc").splitlines()]
+        return [f"@!{row[0]}" for row in rows if len(row) > 1 and row[1] == "worker"]
+
+    def sessions(self, backend: str, name: str) -> list[Session]:
+        """Return all that is under way to an instance, in the old workers too."""
+        of_instance = re.compile(rf"\n +backend={re.escape(backend)} .*\n +server={re.escape(name)} ")
+        return [
+            Session(worker, block.split(":")[0], "MSG_TUNNEL" in block)
+            for worker in self.workers()
+            for block in re.split(r"\n(?=0x)", self.ask("show sess all", worker))
+            if of_instance.search(block)
+        ]
+
+    def shut(self, session: Session) -> None:
+        """Close the connections of a session, to the client and to the instance."""
+        self.ask(f"shutdown session {session.id}", session.worker)
+
+    def reload(self) -> None:
+        """Have the master start a new worker with the configuration file as it is now, and wait until it serves."""
+        old = self.workers()[0]
+        self._send("reload")
+
+        def new_worker_serves() -> bool:
+            try:
+                return self.workers()[0] != old
+            except (HAProxyUnavailable, IndexError):
+                return False  # the master is starting itself anew
+
+        if not wait_until(new_worker_serves, RELOAD_TIMEOUT):
+            raise HAProxyUnavailable(f"no new worker within {RELOAD_TIMEOUT} s of a reload: see HAProxy's log")

@@ -1,0 +1,21 @@
+"""Where everything lies: the repository, and the one folder below which everything that running creates lies."""
+
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Another folder lets a second platform run beside the first one, as the test suite does.
+RUN = Path(os.environ.get("WORKSHOP_RUN_DIR") or REPOSITORY / ".run").resolve()
+BIN = REPOSITORY / ".venv" / "bin"
+NPM = REPOSITORY / "node_modules"
+
+STATE = RUN / "stage.json"  # what is up
+LOCK = RUN / "lock"  # held by the command that is changing something
+SECRETS = RUN / "secrets.json"
+BUILDS = RUN / "builds"  # <service>/v<number>/
+DATA = RUN / "data"  # the databases
+STORES = RUN / "stores"  # etcd's and Redis's own folders
+INSTANCES = RUN / "instances"  # <instance>.json: what its sidecar starts
+LOGS = RUN / "logs"  # <program>.log
+HAPROXY = RUN / "haproxy"  # haproxy.cfg, routes.map, master.sock
+SUPERVISOR = RUN / "supervisor"  # supervisord.conf, programs/, supervisor.sock

@@ -1,0 +1,46 @@
+"""Loopback ports that are free, and whose processes stand in the way when one is not."""
+
+import errno
+import random
+import socket
+
+import psutil
+
+HOST = "127.0.0.1"
+# Below the ephemeral range of Linux (32768–60999), from which outgoing connections take theirs, so that no
+# connection of anybody's can grab a port between our looking and the service's binding. Drawn at random, so
+# that the port of an instance that has just died is not soon another's.
+RANGE = range(20000, 32000)
+ATTEMPTS = 100
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        # Servers set SO_REUSEADDR too: connections lingering in TIME_WAIT do not keep them from binding.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def free_port(wanted: int | None = None) -> int:
+    """Return `wanted` if it is free, otherwise a free port drawn from RANGE. Raises OSError when there is none."""
+    if wanted and is_free(wanted):
+        return wanted
+    for port in random.sample(RANGE, ATTEMPTS):
+        if is_free(port):
+            return port
+    raise OSError(errno.EADDRINUSE, f"no free port in {ATTEMPTS} attempts between {RANGE.start} and {RANGE.stop}")
+
+
+def listener(port: int) -> str | None:
+    """Describe the process that listens on this port, as far as this user may see it."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
+    return None

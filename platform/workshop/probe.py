@@ -1,0 +1,208 @@
+"""The probe: a steady load on a live Parley, and a ledger of what became of every request.
+
+It speaks the application's public API, as any client does, and never repeats a request: what the system fails to
+answer stands in the ledger. Messages are numbered, so that afterwards each acknowledged one can be looked for.
+"""
+
+import collections
+import contextlib
+import itertools
+import secrets
+import statistics
+import threading
+import time
+from dataclasses import dataclass, field
+
+import requests
+import socketio
+
+TIMEOUT = 10  # seconds: longer than the system lets any request take, so that the answer is the system's own
+PAGE = 500  # messages per page when looking for them afterwards, the most that the API gives
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much, of each kind; the defaults are more than 50 GETs and 20 POSTs a second."""
+
+    readers: int = 4
+    reads: float = 15  # GETs a second of each reader
+    writers: int = 4
+    writes: float = 6  # POSTs a second of each writer
+    listeners: int = 3  # open Socket.IO connections
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one request."""
+
+    method: str
+    at: float  # seconds since the probe's start
+    took: float  # seconds
+    instance: str | None
+    failure: str | None  # None: it was answered as it should be
+
+
+@dataclass
+class Ledger:
+    """Everything that was sent, and what became of it."""
+
+    answers: list[Answer] = field(default_factory=list)
+    acknowledged: dict[int, int] = field(default_factory=dict)  # number of the message → its id
+    stored: collections.Counter = field(default_factory=collections.Counter)  # number → rows
+    pushed: set[int] = field(default_factory=set)  # ids that reached a listener
+    reconnects: int = 0
+
+    def of(self, method: str) -> list[Answer]:
+        return [answer for answer in self.answers if answer.method == method]
+
+    def failed(self, method: str | None = None) -> list[Answer]:
+        return [a for a in self.answers if a.failure and method in (None, a.method)]
+
+    @property
+    def lost(self) -> list[int]:
+        """The numbers of acknowledged messages that are not there."""
+        return [number for number in self.acknowledged if not self.stored[number]]
+
+    @property
+    def doubled(self) -> list[int]:
+        return [number for number, rows in self.stored.items() if rows > 1]
+
+    @property
+    def longest_silence(self) -> float:
+        """The longest time, in seconds, in which nobody got a good answer."""
+        good = sorted(answer.at + answer.took for answer in self.answers if not answer.failure)
+        return max((later - earlier for earlier, later in itertools.pairwise(good)), default=0.0)
+
+    def percentile(self, method: str, percent: int) -> float:
+        """Return the time, in milliseconds, within which so many percent of the good answers came."""
+        times = [1000 * answer.took for answer in self.of(method) if not answer.failure]
+        return statistics.quantiles(times, n=100)[percent - 1] if len(times) > 1 else float("nan")
+
+
+class Probe:
+    """Runs the load in threads. Use it as a context manager; afterwards `ledger` is complete."""
+
+    def __init__(self, url: str, load: Load | None = None):
+        self.url = url.rstrip("/")
+        self.load = load or Load()
+        self.ledger = Ledger()
+        self.numbers = itertools.count(1)
+        self.stopping = threading.Event()
+
+    def __enter__(self) -> "Probe":
+        self.started = time.monotonic()
+        self.since = int(time.time()) - 1
+        self.name = f"probe-{secrets.token_hex(4)}"
+        self.user_id, self.token = self._register()
+        self.listeners = [self._listen() for _ in range(self.load.listeners)]
+        self.threads = [
+            threading.Thread(target=self._run, args=(work, rate, number % 2 == 0))
+            for work, rate, count in (
+                (self._read, self.load.reads, self.load.readers),
+                (self._write, self.load.writes, self.load.writers),
+            )
+            for number in range(count)
+        ]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        for listener in self.listeners:
+            listener.disconnect()
+        if exception[0] is None:
+            self._count_stored()
+
+    def run_for(self, seconds: float) -> None:
+        """Let the load run so long."""
+        self.stopping.wait(seconds)
+
+    def _register(self) -> tuple[int, str]:
+        password = secrets.token_urlsafe(16)
+        with _session() as http:
+            user = http.post(
+                f"{self.url}/api/users", json={"nickname": self.name, "password": password}, timeout=TIMEOUT
+            )
+            user.raise_for_status()
+            token = http.post(f"{self.url}/api/tokens", auth=(self.name, password), timeout=TIMEOUT)
+            token.raise_for_status()
+        return user.json()["id"], token.json()["token"]
+
+    def _listen(self) -> socketio.Client:
+        listener = socketio.Client(http_session=_session(), reconnection_delay=0.1, reconnection_delay_max=1)
+
+        @listener.on("updated_model")
+        def pushed(event: dict) -> None:
+            if event["class"] == "Message":
+                self.ledger.pushed.add(event["model"]["id"])
+
+        @listener.on("disconnect")
+        def disconnected(*reason) -> None:
+            if not self.stopping.is_set():
+                self.ledger.reconnects += 1
+
+        listener.connect(self.url, transports=["websocket"])
+        return listener
+
+    def _run(self, work, rate: float, keep_alive: bool) -> None:
+        """Send one request after the other, `rate` a second, on one connection or on a new one each."""
+        start = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            kept = stack.enter_context(_session())
+            for number in itertools.count():
+                # An open-loop pace: time lost in a slow answer is made up for.
+                if self.stopping.wait(max(0.0, start + number / rate - time.monotonic())):
+                    return
+                if keep_alive:
+                    work(kept)
+                else:
+                    with _session() as fresh:
+                        fresh.headers["Connection"] = "close"
+                        work(fresh)
+
+    def _read(self, http: requests.Session) -> None:
+        self._send(http, "GET", 200, params={"limit": 10})
+
+    def _write(self, http: requests.Session) -> None:
+        number = next(self.numbers)
+        headers = {"Authorization": f"Bearer {self.token}"}
+        answer = self._send(http, "POST", 201, headers=headers, json={"source": f"{self.name} {number}"})
+        if answer is not None:
+            self.ledger.acknowledged[number] = answer.json()["id"]
+
+    def _send(self, http: requests.Session, method: str, expected: int, **options) -> requests.Response | None:
+        """Send one request and enter it; return the answer if it is the expected one."""
+        start, response, failure, instance = time.monotonic(), None, None, None
+        try:
+            response = http.request(method, f"{self.url}/api/messages", timeout=TIMEOUT, **options)
+            instance = response.headers.get("X-Served-By")
+            if response.status_code != expected:
+                failure = f"{response.status_code} {response.text[:120]}"
+        except requests.RequestException as error:
+            failure = f"{type(error).__name__}: {error}"[:160]
+        took = time.monotonic() - start
+        self.ledger.answers.append(Answer(method, start - self.started, took, instance, failure))
+        return None if failure else response
+
+    def _count_stored(self) -> None:
+        """Look for every message that this probe has sent."""
+        url = f"{self.url}/api/messages?updated_since={self.since}&limit={PAGE}"
+        with _session() as http:
+            while url:
+                answer = http.get(url, timeout=TIMEOUT)
+                answer.raise_for_status()
+                page = answer.json()
+                for message in page["messages"]:
+                    if message["user_id"] == self.user_id:
+                        self.ledger.stored[int(message["source"].split()[1])] += 1
+                following = page.get("_links", {}).get("next")
+                url = following and self.url + following
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # no proxy between us and loopback
+    return session

@@ -1,0 +1,59 @@
+"""The processes of this platform: the environment they get, and how they are found again after an accident."""
+
+import os
+
+import psutil
+
+from workshop import paths
+
+MARK = "WORKSHOP_RUN_DIR"  # stands in the environment of every process that belongs to a platform
+GRACE = 5  # seconds between SIGTERM and SIGKILL
+
+
+def base_environment() -> dict[str, str]:
+    """Return what every process gets: nothing of the caller's that could change it, such as a proxy."""
+    return {
+        "PATH": os.pathsep.join([str(paths.BIN), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/bin"]),
+        "HOME": os.path.expanduser("~"),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        MARK: str(paths.RUN),
+    }
+
+
+def platform_environment() -> dict[str, str]:
+    """Return what the platform's own processes get in addition: where their package lies."""
+    return {"PYTHONPATH": str(paths.REPOSITORY / "platform")}
+
+
+def left_over() -> list[psutil.Process]:
+    """Return every process that belongs to this platform, however it got lost, apart from this one and its parents."""
+    mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in mine and process.environ().get(MARK) == str(paths.RUN):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # gone meanwhile, or another user's: not ours
+    return found
+
+
+def end_left_over() -> list[str]:
+    """End them; return what they were."""
+    processes = left_over()
+    described = [f"{process.name()} (process {process.pid})" for process in processes if process.is_running()]
+    for process in processes:
+        _signal(process.terminate)
+    _, alive = psutil.wait_procs(processes, GRACE)
+    for process in alive:
+        _signal(process.kill)
+    psutil.wait_procs(alive, GRACE)
+    return described
+
+
+def _signal(method) -> None:
+    try:
+        method()
+    except psutil.NoSuchProcess:
+        pass  # it has ended by itself

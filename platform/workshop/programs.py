@@ -1,0 +1,82 @@
+"""From a stage to the programs that the supervisor runs: the platform's own, instances and workers."""
+
+import os
+import secrets
+import sys
+
+from workshop import builds, paths, stores
+from workshop.processes import base_environment, platform_environment
+from workshop.secrets import secret
+from workshop.sidecar import Instance
+from workshop.stage import Service, Stage, Worker
+from workshop.state import Up
+from workshop.supervisor import Program
+
+ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is mistaken for something else when read aloud
+ID_LENGTH = 4
+
+
+def platform() -> list[Program]:
+    """Return HAProxy, which starts from the file as it was written last, and its manager."""
+    haproxy = [
+        "haproxy",
+        "-W",
+        "-db",
+        "-f",
+        str(paths.HAPROXY / "haproxy.cfg"),
+        "-S",
+        str(paths.HAPROXY / "master.sock"),
+    ]
+    manager = [sys.executable, "-m", "workshop.balancer"]
+    return [
+        Program("haproxy", haproxy, paths.HAPROXY, {}),
+        Program("balancer", manager, paths.RUN, platform_environment()),
+    ]
+
+
+def of(stage: Stage, name: str, up: Up, count: int) -> list[Program]:
+    """Return the programs for `count` new instances of the service or worker called `name`."""
+    program = stage.program(name)
+    make = _instance if isinstance(program, Service) else _worker
+    return [make(stage, program, up) for _ in range(count)]
+
+
+def service_environment(stage: Stage, service: Service, up: Up) -> dict[str, str]:
+    """Return all that the service's code is told, whether it runs as an instance, a worker or a migration."""
+    return (
+        base_environment()
+        | stores.environment(stage, service, up)
+        | {name: secret(name) for name in service.secrets}
+        | {name: os.environ.get(name, default) for name, default in service.settings.items()}
+        | {"SERVICE": service.name, "VERSION": up.versions[service.name]}
+    )
+
+
+def _instance(stage: Stage, service: Service, up: Up) -> Program:
+    version = up.versions[service.name]
+    name = _name(service.name, version)
+    file = paths.INSTANCES / f"{name}.json"
+    Instance(
+        name=name,
+        service=service.name,
+        locations=service.routes,
+        balance=service.balance,
+        sticky=service.sticky,
+        command=service.command,
+        folder=str(builds.folder(service.name, version)),
+        environment=service_environment(stage, service, up),
+        registry=up.registry,
+    ).save(file)
+    return Program(name, [sys.executable, "-m", "workshop.sidecar", str(file)], paths.RUN, platform_environment())
+
+
+def _worker(stage: Stage, worker: Worker, up: Up) -> Program:
+    service = stage.services[worker.service]
+    version = up.versions[service.name]
+    name = _name(worker.name, version)
+    environment = service_environment(stage, service, up) | {"INSTANCE": name}
+    return Program(name, worker.command, builds.folder(service.name, version), environment)
+
+
+def _name(program: str, version: str) -> str:
+    return f"{program}_{version}_{''.join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))}"

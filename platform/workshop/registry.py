@@ -1,0 +1,209 @@
+"""The service registry, kept in etcd: who answers which paths, and at which addresses.
+
+The layout is one that public HAProxy templates for etcd use, so that a service of any origin can join:
+
+    /services/<service>/location              /api/users           path prefixes, separated by spaces
+    /services/<service>/backend/balance       roundrobin
+    /services/<service>/backend/sticky        /socket.io           prefixes that stay with one instance (ours)
+    /services/<service>/upstream/<instance>   127.0.0.1:21034 weight 1     with a TTL, kept alive by its sidecar
+    /routes/<prefix, slashes escaped>         <service>            wins over the locations
+    /drained/<service>/<instance>             127.0.0.1:21034      written by the load balancer, read by the sidecar that is stopping
+
+What stands in the registry may have been written by anybody, and ends up in the load balancer's configuration:
+`snapshot` lets nothing through that is not exactly of these forms.
+
+python-etcd, which speaks etcd's v2 API, is used in this module only.
+"""
+
+import ipaddress
+import logging
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+import etcd
+
+HEARTBEAT = 3  # seconds between two refreshes of an instance's key
+TTL = 10  # seconds until the key of an instance expires: two refreshes may fail, the third must succeed
+TIMEOUT = 2  # seconds for a call; far more than loopback needs, and less than a heartbeat
+WATCH_TIMEOUT = 10  # seconds: heals a watch that waits for an index which a wiped etcd will not reach for long
+DRAINED_TTL = 60  # seconds for which the confirmation stands: longer than any sidecar waits for it
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+PREFIX = re.compile(r"/[A-Za-z0-9._~/-]{0,127}")
+BALANCE = ("roundrobin", "leastconn", "source", "static-rr", "first", "random")
+UPSTREAM = re.compile(r"(?P<host>[0-9.]{7,15}):(?P<port>[0-9]{1,5})(?: weight (?P<weight>[0-9]{1,3}))?")
+
+log = logging.getLogger(__name__)
+
+
+class RegistryUnavailable(Exception):
+    """etcd cannot be reached, or does not answer in time."""
+
+
+class NotRegistered(Exception):
+    """The instance's key has expired, or etcd has lost it."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One instance as the load balancer sees it."""
+
+    host: str  # an IPv4 address
+    port: int
+    weight: int = 1  # 0 to 256, relative to the other instances'
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass
+class Service:
+    """A service as the load balancer sees it."""
+
+    name: str
+    locations: list[str] = field(default_factory=list)
+    balance: str = "roundrobin"
+    sticky: list[str] = field(default_factory=list)
+    upstreams: dict[str, Upstream] = field(default_factory=dict)  # by the instance's name
+
+
+@dataclass
+class Snapshot:
+    """Everything that the registry holds at one moment."""
+
+    services: dict[str, Service]
+    routes: dict[str, str]  # prefix → service
+    index: int  # etcd's, to watch from
+
+    def service(self, name: str) -> Service:
+        """Return the service called `name`, added if it is new."""
+        return self.services.setdefault(name, Service(name))
+
+    def table(self) -> dict[str, str]:
+        """Return which service answers which prefix: the services' locations, then the routes over them."""
+        locations = {prefix: service.name for service in self.services.values() for prefix in service.locations}
+        return locations | {prefix: name for prefix, name in self.routes.items() if name in self.services}
+
+
+class Registry:
+    """A connection to etcd. Every method raises RegistryUnavailable when etcd does not answer."""
+
+    def __init__(self, address: str):
+        host, port = address.split(":")
+        # allow_reconnect makes the constructor look for other members of a cluster, and fail without one.
+        self.etcd = etcd.Client(host=host, port=int(port), read_timeout=TIMEOUT, allow_reconnect=False)
+
+    def register(self, service: Service, instance: str) -> None:
+        """Announce an instance, and with it what the load balancer needs to know of its service."""
+        self._set(f"/services/{service.name}/location", " ".join(service.locations))
+        self._set(f"/services/{service.name}/backend/balance", service.balance)
+        self._set(f"/services/{service.name}/backend/sticky", " ".join(service.sticky))
+        upstream = service.upstreams[instance]
+        value = f"{upstream.address} weight {upstream.weight}"
+        self._call(self.etcd.write, self._upstream(service.name, instance), value, ttl=TTL)
+
+    def refresh(self, service: str, instance: str) -> None:
+        """Keep an instance's key from expiring, without waking those who watch. Raises NotRegistered if it is gone."""
+        try:
+            self._call(self.etcd.refresh, self._upstream(service, instance), ttl=TTL)
+        except etcd.EtcdKeyNotFound:
+            raise NotRegistered(instance) from None
+
+    def deregister(self, service: str, instance: str) -> None:
+        """Take an instance out; no harm if it is gone already."""
+        self._delete(self._upstream(service, instance))
+
+    def confirm_drained(self, service: str, instance: str, address: str) -> None:
+        """Say, as the load balancer, that nothing is sent to this address any more and nothing is in flight."""
+        self._call(self.etcd.write, f"/drained/{service}/{instance}", address, ttl=DRAINED_TTL)
+
+    def is_drained(self, service: str, instance: str, address: str) -> bool:
+        """Tell whether it has said so, of this address: an earlier life of the instance had another."""
+        return self._get(f"/drained/{service}/{instance}") == address
+
+    def snapshot(self) -> Snapshot:
+        """Read everything; what is malformed is left out and logged."""
+        root = self._call(self.etcd.read, "/", recursive=True)
+        snapshot = Snapshot({}, {}, root.etcd_index)
+        for node in root.leaves:
+            if node.value is not None and not _add(snapshot, node.key.split("/")[1:], node.value):
+                log.warning("ignored in the registry: %s = %r", node.key, node.value)
+        return snapshot
+
+    def wait(self, index: int) -> None:
+        """Return when something has been written after `index`, after WATCH_TIMEOUT at the latest."""
+        try:
+            self._call(self.etcd.watch, "/", index=index + 1, timeout=WATCH_TIMEOUT, recursive=True)
+        except (etcd.EtcdWatchTimedOut, etcd.EtcdEventIndexCleared):
+            pass  # either way the caller reads a new snapshot: nothing can be missed
+
+    @staticmethod
+    def _upstream(service: str, instance: str) -> str:
+        return f"/services/{service}/upstream/{instance}"
+
+    def _get(self, key: str) -> str | None:
+        try:
+            return self._call(self.etcd.read, key).value
+        except etcd.EtcdKeyNotFound:
+            return None
+
+    def _set(self, key: str, value: str) -> None:
+        """Write only what differs: each write wakes the load balancer."""
+        if self._get(key) != value:
+            self._call(self.etcd.write, key, value)
+
+    def _delete(self, key: str) -> None:
+        try:
+            self._call(self.etcd.delete, key)
+        except etcd.EtcdKeyNotFound:
+            log.info("%s was gone already", key)
+
+    @staticmethod
+    def _call(method, *args, **options):
+        try:
+            return method(*args, **options)
+        except etcd.EtcdWatchTimedOut:
+            raise  # no failure of etcd's, though python-etcd derives it from one
+        except (etcd.EtcdConnectionFailed, etcd.EtcdLeaderElectionInProgress) as error:
+            raise RegistryUnavailable(f"etcd: {error}") from error
+
+
+def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
+    """Add what stands in the registry at `path` to the snapshot; tell whether it was well-formed."""
+    match path:
+        case ["services", service, "location"] if NAME.fullmatch(service) and _are_prefixes(value):
+            snapshot.service(service).locations = value.split()
+        case ["services", service, "backend", "sticky"] if NAME.fullmatch(service) and _are_prefixes(value):
+            snapshot.service(service).sticky = value.split()
+        case ["services", service, "backend", "balance"] if NAME.fullmatch(service) and value in BALANCE:
+            snapshot.service(service).balance = value
+        case ["services", service, "upstream", instance] if (
+            NAME.fullmatch(service) and NAME.fullmatch(instance) and (upstream := _parse_upstream(value))
+        ):
+            snapshot.service(service).upstreams[instance] = upstream
+        case ["routes", prefix] if PREFIX.fullmatch(unquote(prefix)) and NAME.fullmatch(value):
+            snapshot.routes[unquote(prefix)] = value
+        case ["drained", _, _]:
+            pass
+        case _:
+            return False
+    return True
+
+
+def _are_prefixes(value: str) -> bool:
+    return all(PREFIX.fullmatch(prefix) for prefix in value.split())
+
+
+def _parse_upstream(value: str) -> Upstream | None:
+    """Read `address:port weight N`, an IPv4 address; None when it is anything else."""
+    found = UPSTREAM.fullmatch(value)
+    if not found:
+        return None
+    host, port, weight = found["host"], int(found["port"]), int(found["weight"] or 1)
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return None
+    return Upstream(host, port, weight) if 0 < port < 65536 and weight <= 256 else None

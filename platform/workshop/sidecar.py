@@ -1,0 +1,219 @@
+"""The sidecar of an instance: starts a service, and keeps the registry true about it.
+
+    start the command on a port of its own → wait until GET /healthz answers → register → refresh, every 3 s
+    the process dies        → deregister at once, and exit: the supervisor starts a new sidecar
+    it answers no more      → the same, after killing it
+    SIGTERM                 → deregister → wait until the load balancer confirms that nothing is in flight
+                              → SIGTERM to the service → reap it → exit
+
+The service knows nothing of this. It may be written in any language: it listens on 127.0.0.1:$PORT, answers
+GET /healthz with 200 when it can serve, and ends at SIGTERM.
+"""
+
+import json
+import logging
+import os
+import signal
+import string
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import requests
+
+from workshop.files import write_atomically
+from workshop.logs import log_to_stdout
+from workshop.ports import HOST, free_port
+from workshop.registry import HEARTBEAT, NotRegistered, Registry, RegistryUnavailable, Service, Upstream
+from workshop.waiting import POLL
+
+START_TIMEOUT = 20  # seconds for a service to answer its first health check
+HEALTH_TIMEOUT = 2  # seconds for a health check: less than a heartbeat
+FAILED_CHECKS = 3  # in a row, one per heartbeat: a service that is frozen is replaced after 9 to 11 s
+RETRY = 0.5  # seconds until a registry that was away is tried again, instead of at the next heartbeat
+DRAIN_TIMEOUT = 8  # seconds: HAProxy lets no request take longer than 5, then 3 more
+STOP_TIMEOUT = 5  # seconds between SIGTERM and SIGKILL to a service that has nothing in flight
+
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+
+log = logging.getLogger("sidecar")
+
+
+@dataclass
+class Instance:
+    """What a sidecar is told: a file that the command line writes and the sidecar reads."""
+
+    name: str  # <service>_v<version>_<id>
+    service: str
+    locations: list[str]
+    balance: str
+    sticky: list[str]
+    command: list[str]  # $PORT stands for the port
+    folder: str
+    environment: dict[str, str]
+    registry: str  # host:port
+    weight: int = 1
+
+    def save(self, file: Path) -> None:
+        write_atomically(file, json.dumps(asdict(self), indent=2))  # it holds secrets: readable by the owner only
+
+    @classmethod
+    def load(cls, file: Path) -> "Instance":
+        return cls(**json.loads(file.read_text()))
+
+
+def main() -> None:
+    log_to_stdout()
+    sys.exit(Sidecar(Instance.load(Path(sys.argv[1]))).run())
+
+
+class Sidecar:
+    """One instance, from its start to its end."""
+
+    def __init__(self, instance: Instance):
+        self.instance = instance
+        self.upstream = Upstream(HOST, free_port(), instance.weight)
+        self.service = Service(
+            instance.service,
+            instance.locations,
+            instance.balance,
+            instance.sticky,
+            {instance.name: self.upstream},
+        )
+        self.registry = Registry(instance.registry)
+        self.http = requests.Session()
+        self.http.trust_env = False  # a proxy from the environment has no business on loopback
+        self.failed_checks = 0
+
+    def run(self) -> int:
+        """Live the life of the instance; return the exit status."""
+        self.process = self.start()
+        # From here on these signals wait for us in `next_signal`, so that none arrives in the middle of a step.
+        # (Not before: a child inherits the mask. A SIGTERM until now ends us, and the service with us.)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if not self.wait_until_healthy():
+            self.kill()
+            return 1
+        pause = self.heartbeat()
+        while True:
+            match self.next_signal(pause):
+                case None:
+                    pause = self.heartbeat()
+                case signal.SIGCHLD:
+                    if self.process.poll() is not None:
+                        log.error("%s: ended with status %s", self.instance.name, self.process.returncode)
+                        break
+                case _:
+                    self.drain()
+                    self.stop()
+                    return 0
+            if self.failed_checks >= FAILED_CHECKS:
+                log.error("%s: no answer to %s health checks, killed", self.instance.name, FAILED_CHECKS)
+                break
+        self.deregister()
+        self.kill()
+        return 1
+
+    def start(self) -> subprocess.Popen:
+        """Start the service in a process group of its own; if we die, by kill -9 even, the kernel kills it."""
+        command = [string.Template(word).safe_substitute(PORT=self.upstream.port) for word in self.instance.command]
+        environment = self.instance.environment | {
+            "PORT": str(self.upstream.port),
+            "INSTANCE": self.instance.name,
+        }
+        log.info("%s: %s", self.instance.name, " ".join(command))
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *command],
+            cwd=self.instance.folder,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def next_signal(self, timeout: float) -> int | None:
+        """Return the next signal; None when none has come within `timeout` seconds."""
+        info = signal.sigtimedwait(SIGNALS, timeout)
+        return info.si_signo if info else None
+
+    def wait_until_healthy(self) -> bool:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self.is_healthy():
+                return True
+            received = self.next_signal(POLL)
+            if self.process.poll() is not None:
+                log.error("%s: ended with status %s at its start", self.instance.name, self.process.returncode)
+                return False
+            if received in (signal.SIGTERM, signal.SIGINT):
+                return False
+        log.error("%s: did not answer GET /healthz within %s s", self.instance.name, START_TIMEOUT)
+        return False
+
+    def is_healthy(self) -> bool:
+        """Ask the service itself, not through the load balancer."""
+        try:
+            answer = self.http.get(f"http://{self.upstream.address}/healthz", timeout=HEALTH_TIMEOUT)
+        except requests.RequestException:
+            return False
+        return answer.ok
+
+    def heartbeat(self) -> float:
+        """Refresh the registration, or make it; return the seconds until the next time."""
+        self.failed_checks = 0 if self.is_healthy() else self.failed_checks + 1
+        try:
+            try:
+                self.registry.refresh(self.instance.service, self.instance.name)
+            except NotRegistered:
+                self.registry.register(self.service, self.instance.name)
+                log.info("%s: registered at %s", self.instance.name, self.upstream.address)
+        except RegistryUnavailable as error:
+            log.warning("%s: serving on; next attempt in %s s", error, RETRY)
+            return RETRY
+        return HEARTBEAT
+
+    def deregister(self) -> bool:
+        try:
+            self.registry.deregister(self.instance.service, self.instance.name)
+        except RegistryUnavailable as error:
+            log.warning("%s: the registration will expire", error)
+            return False
+        log.info("%s: deregistered", self.instance.name)
+        return True
+
+    def drain(self) -> None:
+        """Have the load balancer send nothing more, and wait until what is in flight is answered."""
+        if not self.deregister():
+            return
+        deadline = time.monotonic() + DRAIN_TIMEOUT
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if self.registry.is_drained(self.instance.service, self.instance.name, self.upstream.address):
+                    log.info("%s: drained", self.instance.name)
+                    return
+            except RegistryUnavailable as error:
+                log.warning("%s: not waiting for the load balancer", error)
+                return
+            time.sleep(POLL)
+        log.warning("%s: the load balancer did not confirm within %s s", self.instance.name, DRAIN_TIMEOUT)
+
+    def stop(self) -> None:
+        """SIGTERM to the service, and reap it; kill what is left of it."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            log.warning("%s: did not end within %s s, killed", self.instance.name, STOP_TIMEOUT)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the service with all its processes, and reap it."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended, and so have its children
+        self.process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""stage.toml: what a stage consists of. The platform knows nothing about the application beyond this file."""
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workshop import paths
+from workshop.errors import WorkshopError
+
+FILE = "stage.toml"
+NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+PREFIX = re.compile(r"/[A-Za-z0-9._~/-]*")
+BALANCE = ("roundrobin", "leastconn", "source")
+STORE_KINDS = ("sql", "redis")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where services keep data: `sql` is a database, `redis` the message queue."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """A program that answers HTTP, in as many instances as wanted."""
+
+    name: str
+    folder: Path
+    command: list[str]  # $PORT stands for the port to listen on
+    routes: list[str]  # the path prefixes it answers
+    sticky: list[str] = field(default_factory=list)  # prefixes whose requests stay with one instance, by cookie
+    balance: str = "roundrobin"
+    instances: int = 1
+    migrate: list[str] = field(default_factory=list)
+    stores: dict[str, str] = field(default_factory=dict)  # environment variable → store
+    secrets: list[str] = field(default_factory=list)  # environment variables, generated per installation
+    settings: dict[str, str] = field(default_factory=dict)  # environment variables with their defaults
+    npm: dict[str, str] = field(default_factory=dict)  # file in the build → file in node_modules
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A program beside a service, run from the same build and environment: it answers no HTTP."""
+
+    name: str
+    service: str
+    command: list[str]
+    instances: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    title: str
+    stores: dict[str, Store]
+    services: dict[str, Service]
+    workers: dict[str, Worker]
+
+    def program(self, name: str) -> Service | Worker:
+        """Return the service or worker called `name`. Raises WorkshopError with the names there are."""
+        programs = self.services | self.workers
+        if name not in programs:
+            raise WorkshopError(f"{self.name} has no service {name!r}: it has {', '.join(programs)}.")
+        return programs[name]
+
+
+def stages() -> dict[str, Path]:
+    """Return the folders of the stages in this repository by their short names: stage0, stage1, …"""
+    return {path.parent.name.split("-")[0]: path.parent for path in sorted(paths.REPOSITORY.glob(f"stage*/{FILE}"))}
+
+
+def load(name: str) -> Stage:
+    """Read the stage called `name`. Raises WorkshopError: unknown, or its file is wrong (file, line, key, allowed)."""
+    known = stages()
+    if name not in known:
+        raise WorkshopError(f"There is no stage {name!r}: choose {' or '.join(known)}.")
+    return read(name, known[name])
+
+
+def read(name: str, folder: Path) -> Stage:
+    """Read the stage.toml of `folder`. Raises WorkshopError with file, line, key and what is allowed."""
+    text = (folder / FILE).read_text()
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise WorkshopError(f"{folder / FILE}: {error}. Correct that line and try again.") from None
+    return Reader(folder, text).stage(name, tables)
+
+
+class Reader:
+    """Checks the tables of a stage.toml one by one and says of a wrong value where it stands."""
+
+    def __init__(self, folder: Path, text: str):
+        self.folder = folder
+        self.text = text
+
+    def stage(self, name: str, tables: dict) -> Stage:
+        self.keys("", tables, {"title": "text", "stores": "table", "services": "table", "workers": "table"})
+        title = self.text_value("", tables, "title")
+        stores = {key: self.store(key, table) for key, table in self.tables(tables, "stores")}
+        services = {key: self.service(key, table, stores) for key, table in self.tables(tables, "services")}
+        workers = {key: self.worker(key, table, services) for key, table in self.tables(tables, "workers")}
+        if not services:
+            self.wrong("", "services", "at least one [services.NAME] table is needed")
+        for key in workers:
+            if key in services:
+                self.wrong("workers", key, "a service has this name already: choose another")
+        return Stage(name, title, stores, services, workers)
+
+    def store(self, name: str, table: dict) -> Store:
+        where = f"stores.{name}"
+        self.keys(where, table, {"kind": " or ".join(STORE_KINDS)})
+        return Store(self.choice(where, table, "kind", STORE_KINDS))
+
+    def service(self, name: str, table: dict, stores: dict) -> Service:
+        where = f"services.{name}"
+        allowed = {key: "" for key in Service.__dataclass_fields__ if key != "name"}
+        self.keys(where, table, allowed)
+        folder = (self.folder / self.text_value(where, table, "folder", ".")).resolve()
+        if not folder.is_dir():
+            self.wrong(where, "folder", f"there is no folder {folder}")
+        used = self.text_table(where, table, "stores")
+        for variable, store in used.items():
+            if store not in stores:
+                self.wrong(f"{where}.stores", variable, f"{store!r} is no store: {self.listed(stores)}")
+        return Service(
+            name=name,
+            folder=folder,
+            command=self.words(where, table, "command"),
+            routes=self.prefixes(where, table, "routes"),
+            sticky=self.prefixes(where, table, "sticky", []),
+            balance=self.choice(where, table, "balance", BALANCE, "roundrobin"),
+            instances=self.count(where, table),
+            migrate=self.words(where, table, "migrate", []),
+            stores=used,
+            secrets=self.words(where, table, "secrets", []),
+            settings=self.text_table(where, table, "settings"),
+            npm=self.text_table(where, table, "npm"),
+        )
+
+    def worker(self, name: str, table: dict, services: dict) -> Worker:
+        where = f"workers.{name}"
+        self.keys(where, table, {key: "" for key in Worker.__dataclass_fields__ if key != "name"})
+        service = self.choice(where, table, "service", services)
+        return Worker(name, service, self.words(where, table, "command"), self.count(where, table))
+
+    # One method per kind of value; each names the key and what is allowed when the value is something else.
+
+    def tables(self, tables: dict, key: str):
+        for name, table in (
+            tables.get(key, {}).items()
+            if isinstance(tables.get(key, {}), dict)
+            else self.wrong("", key, f"write [{key}.NAME] tables")
+        ):
+            if not NAME.fullmatch(name):
+                self.wrong(key, name, "a name has up to 32 lower-case letters, digits and hyphens, a letter first")
+            if not isinstance(table, dict):
+                self.wrong(key, name, f"write it as a table, [{key}.{name}]")
+            yield name, table
+
+    def keys(self, where: str, table: dict, allowed: dict) -> None:
+        for key in table:
+            if key not in allowed:
+                self.wrong(where, key, f"there is no such key: {self.listed(allowed)}")
+
+    def text_value(self, where: str, table: dict, key: str, default: str | None = None) -> str:
+        value = table.get(key, default)
+        if not isinstance(value, str) or not value:
+            self.wrong(where, key, 'a text in quotes is needed, such as "parley"')
+        return value
+
+    def choice(self, where: str, table: dict, key: str, allowed, default: str | None = None) -> str:
+        value = table.get(key, default)
+        if value not in list(allowed):
+            self.wrong(where, key, f"{value!r} is not possible: {self.listed(allowed)}")
+        return value
+
+    def count(self, where: str, table: dict) -> int:
+        value = table.get("instances", 1)
+        if type(value) is not int or not 1 <= value <= 20:
+            self.wrong(where, "instances", f"{value!r} is not possible: allowed is a whole number from 1 to 20")
+        return value
+
+    def words(self, where: str, table: dict, key: str, default: list | None = None) -> list[str]:
+        value = table.get(key, default)
+        if not isinstance(value, list) or (default is None and not value) or not all(isinstance(w, str) for w in value):
+            self.wrong(where, key, 'a list of texts is needed, such as ["flask", "run"]')
+        return value
+
+    def prefixes(self, where: str, table: dict, key: str, default: list | None = None) -> list[str]:
+        value = self.words(where, table, key, default)
+        for prefix in value:
+            if not PREFIX.fullmatch(prefix):
+                self.wrong(where, key, f"{prefix!r} is no path prefix: allowed is something like /api/users")
+        return value
+
+    def text_table(self, where: str, table: dict, key: str) -> dict[str, str]:
+        value = table.get(key, {})
+        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+            self.wrong(where, key, 'a table of texts is needed, such as { NAME = "value" }')
+        return value
+
+    @staticmethod
+    def listed(allowed) -> str:
+        return f"allowed is {', '.join(allowed)}"
+
+    def wrong(self, where: str, key: str, what: str):
+        place = f"{where}.{key}" if where else key
+        raise WorkshopError(f"{self.folder / FILE}, line {self.line(where, key)}, key {place}: {what}.")
+
+    def line(self, where: str, key: str) -> int:
+        """Return the line on which `key` of the table `where` stands, or else the table's, or else the first."""
+        table, found = "", 1
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if header := re.match(r"\s*\[([^\[\]]+)\]", line):
+                table = header[1].strip()
+                if table in (where, f"{where}.{key}".strip(".")):
+                    found = number
+            elif table == where and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
+                return number
+        return found

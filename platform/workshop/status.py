@@ -1,0 +1,122 @@
+"""What runs, as the load balancer and the supervisor see it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from workshop import paths, supervisor
+from workshop.haproxy import HAProxyUnavailable, Runtime
+from workshop.stage import Service, Stage
+from workshop.state import Up
+
+
+@dataclass
+class Instance:
+    """An instance of a service, or a worker, as `status` shows it."""
+
+    id: str
+    version: str
+    address: str | None
+    pid: int | None  # of the service, not of its sidecar
+    state: str  # STARTING, UP, DRAIN or DOWN
+
+
+def instances(stage: Stage, up: Up) -> dict[str, list[Instance]]:
+    """Return the instances of every service and worker of the stage, by name."""
+    servers = _servers()
+    processes = supervisor.processes()
+    found: dict[str, list[Instance]] = {}
+    for name, program in (stage.services | stage.workers).items():
+        mine = [process for process in processes if process.name.split("_")[0] == name]
+        if isinstance(program, Service):
+            rows = servers.get(name, {})
+            found[name] = [_instance(process, rows.get(process.name)) for process in mine]
+            # A foreign service's instances have registered themselves: we know only what the balancer knows.
+            strangers = rows.keys() - {process.name for process in mine}
+            found[name] += [Instance(i, "", rows[i]["addr"], None, balancer_state(rows[i])) for i in sorted(strangers)]
+        else:
+            found[name] = [_worker(process) for process in mine]
+    return found
+
+
+def report(stage: Stage, up: Up) -> dict:
+    """Return what `status --json` prints."""
+    programs = stage.services | stage.workers
+    return {
+        "stage": up.stage,
+        "url": up.url,
+        "stats_url": up.stats_url,
+        "driver": up.driver,
+        "db": up.db,
+        "services": [
+            {
+                "name": name,
+                "routes": programs[name].routes if isinstance(programs[name], Service) else [],
+                "version": up.versions[service_of(programs[name])],
+                "instances": [vars(instance) for instance in found],
+            }
+            for name, found in instances(stage, up).items()
+        ],
+        "stores": _stores(stage, up),
+    }
+
+
+def service_of(program) -> str:
+    """Return the service whose build a program runs: its own, or that of the service a worker belongs to."""
+    return program.name if isinstance(program, Service) else program.service
+
+
+def balancer_state(server: dict[str, str]) -> str:
+    """Return the state of a row of HAProxy's statistics in our words."""
+    match server["status"].split()[0]:
+        case "UP" | "no":  # "no check"
+            return "UP"
+        case "MAINT" | "DRAIN" | "NOLB":
+            return "DRAIN"
+        case _:
+            return "DOWN"
+
+
+def _servers() -> dict:
+    try:
+        return Runtime(paths.HAPROXY).servers()
+    except HAProxyUnavailable:
+        return {}  # then nothing is in rotation
+
+
+def _instance(process: supervisor.Process, server: dict[str, str] | None) -> Instance:
+    if server:
+        state = balancer_state(server)
+    else:
+        state = "DOWN" if process.state in supervisor.STOPPED else "STARTING"
+    address = server["addr"] if server else None
+    return Instance(process.name, process.name.split("_")[1], address, _service_pid(process.pid), state)
+
+
+def _worker(process: supervisor.Process) -> Instance:
+    state = {"RUNNING": "UP", "STOPPING": "DRAIN"}.get(process.state)
+    if state is None:
+        state = "DOWN" if process.state in supervisor.STOPPED else "STARTING"
+    return Instance(process.name, process.name.split("_")[1], None, process.pid or None, state)
+
+
+def _service_pid(sidecar: int) -> int | None:
+    """Return the process id of the service that a sidecar has started."""
+    try:
+        return psutil.Process(sidecar).children()[0].pid if sidecar else None
+    except (psutil.NoSuchProcess, IndexError):
+        return None  # it has just ended, or not started yet
+
+
+def _stores(stage: Stage, up: Up) -> list[dict]:
+    running = {process.name for process in supervisor.processes() if process.state in ("RUNNING", "STARTING")}
+    rows = [{"name": "registry", "address": up.registry, "state": "UP" if "etcd" in running else "DOWN"}]
+    for name, store in stage.stores.items():
+        if store.kind == "redis":
+            address, is_up = f"127.0.0.1:{up.ports['queue']}", "redis" in running
+        else:
+            address = str(paths.DATA / f"{name}.db")
+            is_up = Path(address).exists()
+        rows.append({"name": name, "address": address, "state": "UP" if is_up else "DOWN"})
+    return rows

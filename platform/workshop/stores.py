@@ -1,0 +1,72 @@
+"""The stores that services keep their data in, and the registry: how each is started, and under which address it is reached."""
+
+from workshop import paths
+from workshop.files import write_atomically
+from workshop.ports import HOST
+from workshop.secrets import secret
+from workshop.stage import Service, Stage
+from workshop.state import Up
+from workshop.supervisor import Program
+
+REDIS = """\
+bind 127.0.0.1
+port {port}
+requirepass {password}
+dir "{folder}"
+# A queue and counts of connections: nothing here has to outlive the stage.
+save ""
+appendonly no
+"""
+
+
+def programs(stage: Stage, up: Up) -> list[Program]:
+    """Return the registry and the stores of a stage that are processes; SQLite needs none."""
+    wanted = [_etcd(up)]
+    if any(store.kind == "redis" for store in stage.stores.values()):
+        wanted.append(_redis(up))
+    return wanted
+
+
+def environment(stage: Stage, service: Service, up: Up) -> dict[str, str]:
+    """Return the environment variables that tell a service the addresses of its stores."""
+    addresses = {"redis": _redis_url, "sql": _sqlite_url}
+    return {variable: addresses[stage.stores[name].kind](name, up) for variable, name in service.stores.items()}
+
+
+def _sqlite_url(name: str, up: Up) -> str:
+    paths.DATA.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{paths.DATA / name}.db"
+
+
+def _redis_url(name: str, up: Up) -> str:
+    return f"redis://:{secret('REDIS_PASSWORD')}@{HOST}:{up.ports['queue']}/0"
+
+
+def _redis(up: Up) -> Program:
+    folder = paths.STORES / "redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration = folder / "redis.conf"
+    password = secret("REDIS_PASSWORD")
+    write_atomically(configuration, REDIS.format(port=up.ports["queue"], password=password, folder=folder))
+    return Program("redis", ["redis-server", str(configuration)], folder, {})
+
+
+def _etcd(up: Up) -> Program:
+    """One member, whose data is a new folder each time: the registry describes what runs, and at first nothing does."""
+    folder = paths.STORES / "etcd"
+    folder.mkdir(parents=True, exist_ok=True)
+    client, peer = (f"http://{HOST}:{up.ports[name]}" for name in ("registry", "registry_peer"))
+    options = {
+        "enable-v2": "true",
+        "data-dir": str(folder / "data"),
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"default={peer}",
+        # A single member need not wait for others: it elects itself after 0.1 s instead of 1 s.
+        "heartbeat-interval": "10",
+        "election-timeout": "100",
+        "log-level": "warn",
+    }
+    return Program("etcd", ["etcd", *(f"--{key}={value}" for key, value in options.items())], folder, {})

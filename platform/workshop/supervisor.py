@@ -1,0 +1,176 @@
+"""The process supervisor (supervisord): starts every program, restarts what dies, keeps what they print."""
+
+import http.client
+import subprocess
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from supervisor.xmlrpc import Faults, SupervisorTransport
+
+from workshop import paths
+from workshop.errors import WorkshopError
+from workshop.files import write_atomically
+from workshop.processes import base_environment
+from workshop.waiting import wait_until
+
+SOCKET = paths.SUPERVISOR / "supervisor.sock"
+PROGRAMS = paths.SUPERVISOR / "programs"
+START_TIMEOUT = 5  # seconds for supervisord itself to answer; measured: 0.3
+STOP_TIMEOUT = 20  # seconds between SIGTERM and SIGKILL: a sidecar drains for 8 and waits for its service for 5
+STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
+LONGEST_SOCKET = 100  # characters of a socket's path: Linux allows 107, and supervisord adds its process id
+
+CONFIGURATION = f"""\
+[supervisord]
+logfile = {paths.LOGS}/supervisord.log
+logfile_maxbytes = 1MB
+logfile_backups = 1
+pidfile = {paths.SUPERVISOR}/supervisord.pid
+childlogdir = {paths.LOGS}
+umask = 077
+
+[unix_http_server]
+file = {SOCKET}
+chmod = 0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[include]
+files = {PROGRAMS}/*.conf
+"""
+
+
+@dataclass
+class Program:
+    """A process that is to run."""
+
+    name: str
+    command: list[str]
+    folder: Path
+    environment: dict[str, str]
+
+    def configuration(self) -> str:
+        """Return the [program] section: restarted whenever it ends, for ever."""
+        section = {
+            "command": " ".join(_quoted(word) for word in self.command),
+            "directory": str(self.folder).replace("%", "%%"),
+            "environment": ",".join(f"{key}={_quoted(value)}" for key, value in self.environment.items()),
+            "autostart": "false",  # `add` starts it, at once instead of at the next tick
+            "autorestart": "true",
+            "startsecs": "1",
+            "startretries": "1000000",
+            "stopwaitsecs": str(STOP_TIMEOUT),
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": str(log_file(self.name)).replace("%", "%%"),
+            "stdout_logfile_maxbytes": "5MB",
+            "stdout_logfile_backups": "1",
+        }
+        return f"[program:{self.name}]\n" + "".join(f"{key} = {value}\n" for key, value in section.items())
+
+
+@dataclass(frozen=True)
+class Process:
+    """What the supervisor knows of a program."""
+
+    name: str
+    state: str  # supervisord's: STARTING, RUNNING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL
+    pid: int  # 0 when it does not run
+
+
+def log_file(name: str) -> Path:
+    return paths.LOGS / f"{name}.log"
+
+
+def _quoted(text: str) -> str:
+    """Quote a word for supervisord, which splits like a shell and expands percent signs."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def start() -> None:
+    """Start supervisord, without a program yet. Raises WorkshopError when it does not answer."""
+    if len(str(SOCKET)) > LONGEST_SOCKET:
+        raise WorkshopError(
+            f"{paths.RUN} has too long a path for the sockets in it (Linux allows about {LONGEST_SOCKET} characters): "
+            "move the repository to a folder with a shorter one."
+        )
+    for folder in (PROGRAMS, paths.LOGS):
+        folder.mkdir(parents=True, exist_ok=True)
+    for left_over in PROGRAMS.glob("*.conf"):
+        left_over.unlink()
+    write_atomically(paths.SUPERVISOR / "supervisord.conf", CONFIGURATION)
+    command = [paths.BIN / "supervisord", "-c", paths.SUPERVISOR / "supervisord.conf"]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT, env=base_environment())
+    if started.returncode or not wait_until(is_running, START_TIMEOUT):
+        raise WorkshopError(f"The process supervisor does not start: {(started.stderr or started.stdout).strip()}")
+
+
+def is_running() -> bool:
+    """Tell whether supervisord answers."""
+    try:
+        return _supervisord().getState()["statename"] == "RUNNING"
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def add(programs: list[Program]) -> None:
+    """Start programs, now and whenever supervisord finds them ended."""
+    for program in programs:
+        write_atomically(PROGRAMS / f"{program.name}.conf", program.configuration())
+    supervisord = _supervisord()
+    supervisord.reloadConfig()
+    for program in programs:
+        supervisord.addProcessGroup(program.name)
+        supervisord.startProcess(program.name, False)
+
+
+def restart(names: list[str]) -> None:
+    """Start programs that were stopped."""
+    for name in names:
+        _supervisord().startProcess(name, False)
+
+
+def stop(names: list[str]) -> None:
+    """End programs, all at the same time, and wait until they have ended."""
+    supervisord = _supervisord()
+    for name in names:
+        try:
+            supervisord.stopProcess(name, False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Faults.NOT_RUNNING:
+                raise
+    # supervisord itself sends SIGKILL after STOP_TIMEOUT: what is left then cannot be ended by anybody.
+    if not wait_until(lambda: all(p.state in STOPPED for p in processes() if p.name in names), STOP_TIMEOUT + 5):
+        raise WorkshopError(f"These do not end: {', '.join(names)}. See `./workshop logs`.")
+
+
+def remove(names: list[str]) -> None:
+    """End programs and forget them."""
+    stop(names)
+    for name in names:
+        (PROGRAMS / f"{name}.conf").unlink(missing_ok=True)
+        _supervisord().removeProcessGroup(name)
+
+
+def processes() -> list[Process]:
+    """Return all programs, by name."""
+    rows = _supervisord().getAllProcessInfo()
+    return sorted((Process(row["name"], row["statename"], row["pid"]) for row in rows), key=lambda p: p.name)
+
+
+def shut_down() -> None:
+    """End supervisord with all its programs, and wait for it."""
+    stop([process.name for process in processes()])
+    supervisord = psutil.Process(_supervisord().getPID())
+    _supervisord().shutdown()
+    supervisord.wait(STOP_TIMEOUT)
+
+
+def _supervisord():
+    # The address is not used: the transport takes the socket's path.
+    transport = SupervisorTransport(serverurl=f"unix://{SOCKET}")
+    return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
