@@ -2,28 +2,15 @@
 
 import os
 import platform
-import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 
 import psutil
 
-from workshop import paths, ports, state, supervisor, system
+from workshop import binaries, paths, ports, state, supervisor, system
 from workshop.errors import WorkshopError
 
 READY, MEND, ADMINISTRATOR = 0, 1, 2
-ASK_TIMEOUT = 10  # seconds for a program to say its version
-
-# binary → (the option that makes it say its version, the oldest that will do, and why that one)
-BINARIES = {
-    "haproxy": ("-v", (2, 6), "servers can be added while it runs"),
-    "redis-server": ("--version", (6, 0), "the oldest that is still maintained by a distribution"),
-    "etcd": ("--version", (3, 4), "speaks the v2 API with --enable-v2; 3.6 does not"),
-    "etcdctl": ("version", (3, 4), "belongs to etcd"),
-    "setpriv": ("--version", (2, 33), "--pdeathsig"),
-}
-NO_LONGER = {"etcd": (3, 6)}  # the first version that will not do any more
 LEAST_MEMORY = 700  # MiB available: what stage 0 takes with three instances, and room
 LEAST_DISK = 500  # MiB free for databases, logs and builds
 
@@ -42,7 +29,7 @@ def examine() -> list[Finding]:
     system_ = f"{platform.freedesktop_os_release().get('PRETTY_NAME', 'Linux')}, {platform.machine()}"
     return [
         Finding(READY, f"{system_}, Python {platform.python_version()}, {os.cpu_count()} cores"),
-        *[binary(name) for name in BINARIES],
+        *[binary(name) for name in binaries.BINARIES],
         run_folder(),
         disk(),
         memory(),
@@ -52,20 +39,16 @@ def examine() -> list[Finding]:
 
 def binary(name: str) -> Finding:
     """Look whether a program is there and of a version that will do."""
-    option, oldest, why = BINARIES[name]
-    found = shutil.which(name)
-    if not found:
+    if not binaries.find(name):
         return Finding(ADMINISTRATOR, f"{name} is missing", "./workshop setup installs it, or says who can")
-    said = subprocess.run([found, option], capture_output=True, text=True, timeout=ASK_TIMEOUT).stdout
-    version = re.search(r"(\d+)\.(\d+)[.\d]*", said)
-    number = (int(version[1]), int(version[2])) if version else (0, 0)
-    if number < oldest or number >= NO_LONGER.get(name, (1000, 0)):
+    version = binaries.version(name)
+    if not binaries.will_do(name, version):
         return Finding(
             ADMINISTRATOR,
-            f"{name} {version[0] if version else 'of unknown version'} will not do ({why})",
+            f"{name} {version} will not do: {binaries.BINARIES[name].why}",
             "use Debian 12 or Ubuntu 24.04, or the virtual machine (`vagrant up`)",
         )
-    return Finding(READY, f"{name} {version[0]}")
+    return Finding(READY, f"{name} {version}")
 
 
 def run_folder() -> Finding:

@@ -211,13 +211,17 @@ class Reader:
         raise WorkshopError(f"{self.folder / FILE}, line {self.line(where, key)}, key {place}: {what}.")
 
     def line(self, where: str, key: str) -> int:
-        """Return the line on which `key` of the table `where` stands, or else the table's, or else the first."""
-        table, found = "", 1
+        """Return the line on which `key` of the table `where` stands, or else what encloses it, or else the first."""
+        wanted, table, found = f"{where}.{key}".strip("."), "", 1
         for number, line in enumerate(self.text.splitlines(), 1):
             if header := re.match(r"\s*\[([^\[\]]+)\]", line):
-                table = header[1].strip()
-                if table in (where, f"{where}.{key}".strip(".")):
-                    found = number
-            elif table == where and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
+                table = full = header[1].strip()
+            elif assigned := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line):
+                full = f"{table}.{assigned[1]}".strip(".")
+            else:
+                continue
+            if full == wanted:
                 return number
+            if wanted.startswith(f"{full}."):
+                found = number
         return found

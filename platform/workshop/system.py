@@ -10,6 +10,7 @@ import requests
 
 from workshop import (
     balancer,
+    binaries,
     builds,
     paths,
     ports,
@@ -38,6 +39,9 @@ Progress = Callable[[str], None]
 
 def up(wanted: Stage, db: str, driver: str, port: int | None, say: Progress) -> Up:
     """Bring up a stage; what is up already stays as it is. Raises WorkshopError, and leaves nothing running then."""
+    for name in binaries.BINARIES:
+        if not binaries.find(name):
+            raise WorkshopError(f"{name} is missing: run `./workshop setup`, which installs it or says who can.")
     clean_after_crash(say)
     if paths.STATE.exists():
         current = state.load()

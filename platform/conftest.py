@@ -1,0 +1,156 @@
+"""What the platform's tests and the contract share: a workshop of their own, beside the one that a learner runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COMMAND_TIMEOUT = 90  # seconds for any command of the workshop
+NOT_COPIED = shutil.ignore_patterns(".git", ".run", ".venv", "node_modules", "work", "__pycache__", ".*_cache")
+INSTANCES = {"monolith": 3, "worker": 2}
+# The pages whose links are expanded in tests are served on loopback, which link expansion refuses otherwise.
+SETTINGS = {"LINK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+
+
+@dataclass
+class Workshop:
+    """The command line, run as a user does, with a folder of its own below /tmp for what it creates."""
+
+    repository: Path
+    run_folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def popen(self, *arguments: str, **options) -> subprocess.Popen:
+        environment = os.environ | SETTINGS | {"WORKSHOP_RUN_DIR": str(self.run_folder)} | self.environment
+        return subprocess.Popen(
+            [str(self.repository / "workshop"), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            **options,
+        )
+
+    def run(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess:
+        """Run a command; assert that it exits with `expect`."""
+        process = self.popen(*arguments)
+        try:
+            out, err = process.communicate(timeout=COMMAND_TIMEOUT)
+        except BaseException:
+            process.kill()
+            raise
+        assert process.returncode == expect, f"./workshop {' '.join(arguments)}: {process.returncode}\n{out}\n{err}"
+        assert "Traceback" not in err, err
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def up(self, *arguments: str) -> dict:
+        self.run("up", "stage0", *arguments)
+        return self.status()
+
+    def status(self) -> dict:
+        return json.loads(self.run("status", "--json").stdout)
+
+    @property
+    def url(self) -> str:
+        return self.status()["url"].rstrip("/")
+
+    def instances(self, service: str = "monolith") -> list[dict]:
+        return next(s["instances"] for s in self.status()["services"] if s["name"] == service)
+
+    def processes(self) -> list[int]:
+        """Return every process that belongs to this workshop, whoever its parent is by now."""
+        mark = f"WORKSHOP_RUN_DIR={self.run_folder}".encode()
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if mark in environ.read_bytes().split(b"\0"):
+                    found.append(int(environ.parent.name))
+            except OSError:
+                continue  # ended meanwhile, or somebody else's
+        return found
+
+    def destroy(self) -> None:
+        self.run("down", "--wipe")
+        shutil.rmtree(self.run_folder, ignore_errors=True)
+
+
+def make_workshop(repository: Path = REPOSITORY) -> Workshop:
+    # Not pytest's own temporary folders: their paths are too long for sockets.
+    return Workshop(repository, Path(tempfile.mkdtemp(prefix="workshop-")))
+
+
+@pytest.fixture
+def workshop():
+    """A workshop in which nothing is up."""
+    made = make_workshop()
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def copied_workshop():
+    """A workshop in a copy of the repository, whose files a test may change."""
+    folder = Path(tempfile.mkdtemp(prefix="copy-"))
+    shutil.copytree(REPOSITORY, folder / "repository", ignore=NOT_COPIED)
+    for shared in (".venv", "node_modules"):
+        (folder / "repository" / shared).symlink_to(REPOSITORY / shared)
+    made = make_workshop(folder / "repository")
+    yield made
+    made.destroy()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def running_stage():
+    """A stage that is up for the whole test run; `stage` gives it in its usual shape."""
+    made = make_workshop()
+    made.up()
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def stage(running_stage):
+    """The running stage with three web instances and two workers, all up, whatever the last test did to it."""
+    wanted = [f"{service}={count}" for service, count in INSTANCES.items()]
+    running_stage.run("scale", *wanted)
+    until(
+        lambda: all(
+            [i["state"] for i in running_stage.instances(name)] == ["UP"] * count for name, count in INSTANCES.items()
+        ),
+        timeout=20,
+        what="all instances up",
+    )
+    return running_stage
+
+
+def until(condition, timeout: float, what: str):
+    """Wait until `condition` returns something true and return that; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.01)
+    pytest.fail(f"not within {timeout} s: {what}")
+
+
+@pytest.fixture
+def print_figure(pytestconfig):
+    """Print a measured figure where it is seen although the test passes."""
+
+    def show(text: str) -> None:
+        pytestconfig.get_terminal_writer().line(f"\nfigure: {text}")
+
+    return show
+
+
+@pytest.fixture(name="until")
+def until_fixture():
+    return until

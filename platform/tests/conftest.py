@@ -1,0 +1,184 @@
+"""The platform's own tests: real etcd, HAProxy and services, on ports and in folders of their own."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import requests
+from workshop import balancer, registry
+from workshop.haproxy import HAProxyUnavailable, Runtime
+from workshop.ports import free_port
+from workshop.registry import Registry, RegistryUnavailable
+from workshop.sidecar import Instance
+from workshop.state import Up
+
+PLATFORM = Path(__file__).resolve().parents[1]
+SERVICE = Path(__file__).with_name("tiny_service.py")
+
+
+class Etcd:
+    """An etcd that can be stopped and started again on the same port."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.port, self.peer = free_port(), free_port()
+        self.address = f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        client, peer = f"http://{self.address}", f"http://127.0.0.1:{self.peer}"
+        self.process = subprocess.Popen(
+            [
+                "etcd",
+                "--enable-v2",
+                f"--data-dir={self.folder}/etcd",
+                f"--listen-client-urls={client}",
+                f"--advertise-client-urls={client}",
+                f"--listen-peer-urls={peer}",
+                f"--initial-advertise-peer-urls={peer}",
+                f"--initial-cluster=default={peer}",
+                "--heartbeat-interval=10",
+                "--election-timeout=100",
+                "--log-level=error",
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(prefix="platform-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def etcd(folder, until):
+    server = Etcd(folder)
+    server.start()
+
+    def answers() -> bool:
+        try:
+            return bool(Registry(server.address).snapshot())
+        except RegistryUnavailable:
+            return False
+
+    until(answers, 10, "etcd answers")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def service_registry(etcd):
+    return Registry(etcd.address)
+
+
+@pytest.fixture
+def start_sidecar(etcd, folder):
+    """Start sidecars of the tiny service; what is left of them is ended with the test."""
+    started = []
+
+    def start(
+        name: str = "tiny_v1_aaaa", service: str = "tiny", location: str = "/tiny", behaviour: str = ""
+    ) -> subprocess.Popen:
+        file = folder / f"{name}.json"
+        Instance(
+            name=name,
+            service=service,
+            locations=[location],
+            balance="roundrobin",
+            sticky=[],
+            command=[sys.executable, str(SERVICE), "$PORT", behaviour],
+            folder=str(folder),
+            environment={"PATH": "/usr/bin:/bin"},
+            registry=etcd.address,
+        ).save(file)
+        with open(folder / f"{name}.log", "a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "workshop.sidecar", str(file)],
+                env={"PYTHONPATH": str(PLATFORM), "PATH": "/usr/bin:/bin"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()  # which takes its service with it, as one test makes sure
+        process.wait()
+
+
+class LoadBalancer:
+    """HAProxy and its manager."""
+
+    def __init__(self, folder: Path, etcd: Etcd):
+        self.folder = folder / "haproxy"
+        self.ports = {name: free_port() for name in ("public", "internal", "statistics")}
+        self.registry = etcd.address
+        self.runtime = Runtime(self.folder)
+        self.url = f"http://127.0.0.1:{self.ports['public']}"
+
+    def start(self, services: dict) -> None:
+        balancer.seed(services, self.ports, self.folder)
+        self.haproxy = subprocess.Popen(
+            ["haproxy", "-W", "-db", "-f", self.folder / "haproxy.cfg", "-S", self.folder / "master.sock"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.start_manager()
+
+    def start_manager(self) -> None:
+        with open(self.folder / "manager.log", "a") as log:
+            self.manager = subprocess.Popen(
+                [sys.executable, "-m", "workshop.balancer"],
+                env={
+                    "PYTHONPATH": str(PLATFORM),
+                    "PATH": "/usr/sbin:/usr/bin:/bin",
+                    "WORKSHOP_RUN_DIR": str(self.folder.parent),
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self) -> None:
+        for process in (self.manager, self.haproxy):
+            process.terminate()
+            process.wait(10)
+
+    def get(self, path: str, **options) -> requests.Response:
+        return requests.get(self.url + path, timeout=5, **options)
+
+    def served_by(self, path: str) -> str | None:
+        return self.get(path).headers.get("X-Served-By")
+
+    def in_rotation(self, service: str) -> list[str]:
+        try:
+            rows = self.runtime.servers().get(service, {})
+        except HAProxyUnavailable:
+            return []  # the master is starting itself anew, as it does at its start and at a reload
+        return sorted(name for name, row in rows.items() if row["status"].startswith(("UP", "no check")))
+
+
+@pytest.fixture
+def load_balancer(folder, etcd, until):
+    made = LoadBalancer(folder, etcd)
+    up = Up("test", "process", "sqlite", made.ports | {"registry": etcd.port}, {})
+    (folder / "stage.json").write_text(json.dumps(asdict(up)))
+    made.start({"tiny": registry.Service("tiny", ["/tiny"])})
+
+    def answers() -> bool:
+        try:
+            return made.get("/none").status_code == 404
+        except requests.ConnectionError:
+            return False
+
+    until(answers, 10, "HAProxy answers")
+    yield made
+    made.stop()

@@ -1,0 +1,133 @@
+"""The load-balancer manager, with a real HAProxy and a real etcd."""
+
+import concurrent.futures
+import signal
+import statistics
+import time
+
+import requests
+from workshop.registry import TTL, Service, Upstream
+
+
+def test_a_path_that_nobody_answers_gets_a_json_error_with_the_request_id(load_balancer):
+    answer = load_balancer.get("/nobody", headers={"X-Request-ID": "my-own.id_1"})
+
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "No service answers this path.", "request_id": "my-own.id_1"}
+    assert answer.headers["X-Request-ID"] == "my-own.id_1"
+
+
+def test_a_malformed_request_id_is_replaced(load_balancer):
+    answer = load_balancer.get("/nobody", headers={"X-Request-ID": 'quote" and space'})
+
+    assert len(answer.headers["X-Request-ID"]) == 36
+    assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+
+
+def test_a_service_without_an_instance_gives_503_in_json(load_balancer):
+    answer = load_balancer.get("/tiny")
+
+    assert answer.status_code == 503
+    assert answer.json()["error"].startswith("No instance of this service")
+
+
+def test_an_internal_path_is_refused_in_public_in_whatever_way_it_is_written(load_balancer):
+    for path in ("/internal/x", "//internal/x", "/%69nternal/x", "/INTERNAL/", "/internal", "/%2finternal/x"):
+        request = requests.Request("GET", load_balancer.url)
+        with requests.Session() as session:
+            prepared = session.prepare_request(request)
+            prepared.url = load_balancer.url + path
+            assert session.send(prepared, timeout=5).json()["error"] == "No service answers this path.", path
+
+
+def test_the_longest_prefix_decides_and_only_whole_segments_count(load_balancer, start_sidecar, until):
+    start_sidecar("tiny_v1_aaaa")
+    start_sidecar("deep_v1_aaaa", "deep", location="/tiny/deep")
+    until(lambda: load_balancer.in_rotation("tiny") and load_balancer.in_rotation("deep"), 10, "in rotation")
+    until(lambda: load_balancer.served_by("/tiny/deep") == "deep_v1_aaaa", 5, "routed")
+
+    assert load_balancer.served_by("/tiny/deep/x") == "deep_v1_aaaa"
+    assert load_balancer.served_by("/tiny/deeper") == "tiny_v1_aaaa"
+    assert load_balancer.served_by("/tiny") == "tiny_v1_aaaa"
+    assert load_balancer.get("/tinyx").status_code == 404
+
+
+def test_a_new_instance_serves_soon_after_it_is_registered(
+    load_balancer, service_registry, print_figure, start_sidecar, until
+):
+    start_sidecar("tiny_v1_aaaa")
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "the first one is in rotation")
+    address = service_registry.snapshot().services["tiny"].upstreams["tiny_v1_aaaa"]
+    times = []
+    for name in (f"tiny_v2_{number}" for number in range(20)):
+        # The same process under other names: only the way from the registry to the first request is measured.
+        registered = time.monotonic()
+        service_registry.register(Service("tiny", ["/tiny"], upstreams={name: address}), name)
+        until(lambda name=name: load_balancer.served_by("/tiny") == name, 5, "served")
+        times.append(1000 * (time.monotonic() - registered))
+        service_registry.deregister("tiny", name)
+        until(lambda name=name: name not in load_balancer.in_rotation("tiny"), 5, "out again")
+    print_figure(f"registered → served: median {statistics.median(times):.0f} ms, most {max(times):.0f} ms")
+    assert max(times) < 250
+
+
+def test_a_hostile_registry_changes_nothing(load_balancer, service_registry, start_sidecar, until):
+    start_sidecar()
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
+    before = (load_balancer.folder / "haproxy.cfg").read_text()
+    service_registry.etcd.write("/services/tiny/upstream/evil", "127.0.0.1:80\n  server x 127.0.0.1:81")
+    service_registry.etcd.write("/services/tiny/backend/balance", "roundrobin\n  http-request deny")
+    start_sidecar("tiny_v1_bbbb")  # a good value after the bad ones: it gets in, so they have been seen
+    until(lambda: "tiny_v1_bbbb" in load_balancer.in_rotation("tiny"), 10, "in rotation")
+
+    after = (load_balancer.folder / "haproxy.cfg").read_text()
+    assert [line for line in after.splitlines() if "tiny_v1_bbbb" not in line] == before.splitlines()
+
+
+def test_a_request_in_flight_is_answered_before_its_instance_ends(load_balancer, start_sidecar, until):
+    sidecar = start_sidecar(behaviour="slow")
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(load_balancer.get, "/tiny")
+        until(lambda: load_balancer.runtime.sessions("tiny", "tiny_v1_aaaa"), 5, "in flight")
+        sidecar.send_signal(signal.SIGTERM)
+        assert answer.result().status_code == 200
+    assert sidecar.wait(10) == 0
+
+
+def test_an_etcd_that_is_away_takes_nothing_out_of_rotation(load_balancer, etcd, start_sidecar, until):
+    start_sidecar()
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
+    etcd.stop()
+    deadline = time.monotonic() + TTL + 2  # longer than the keys live
+    while time.monotonic() < deadline:
+        assert load_balancer.get("/tiny").status_code == 200
+    etcd.start()  # with its old data, in which the key has expired: absence does not count yet
+    deadline = time.monotonic() + TTL + 2
+    while time.monotonic() < deadline:
+        assert load_balancer.get("/tiny").status_code == 200
+
+
+def test_an_instance_that_is_lost_while_etcd_is_away_leaves_one_ttl_after_its_return(
+    load_balancer, service_registry, etcd, until
+):
+    service = Service("tiny", ["/tiny"], upstreams={"tiny_v1_gone": Upstream("127.0.0.1", 9)})
+    service_registry.register(service, "tiny_v1_gone")
+    until(lambda: "tiny_v1_gone" in load_balancer.runtime.servers()["tiny"], 5, "known")
+    etcd.stop()
+    until(lambda: "the last good set stays" in (load_balancer.folder / "manager.log").read_text(), 10, "noticed")
+    etcd.start()
+
+    until(lambda: "tiny_v1_gone" not in load_balancer.runtime.servers()["tiny"], 3 * TTL, "taken out")
+
+
+def test_a_manager_that_is_started_again_changes_nothing_and_goes_on(load_balancer, start_sidecar, until):
+    start_sidecar()
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
+    load_balancer.manager.kill()
+    load_balancer.manager.wait(5)
+    assert load_balancer.get("/tiny").status_code == 200
+
+    load_balancer.start_manager()
+    start_sidecar("tiny_v1_bbbb")
+    until(lambda: len(load_balancer.in_rotation("tiny")) == 2, 10, "the new one is in rotation too")

@@ -1,0 +1,234 @@
+"""Up, down, and everything that can go wrong on the way, as a user meets it: sentences, exit codes, nothing left."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from workshop import binaries
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def listening_ports(pids) -> set[int]:
+    return {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in pids}
+
+
+def test_up_after_a_down_answers_soon_and_down_leaves_nothing(workshop, print_figure):
+    workshop.up()
+    workshop.run("down")
+    started = time.monotonic()
+    workshop.run("up", "stage0")
+    took = time.monotonic() - started
+    status = workshop.status()
+    assert requests.get(status["url"], timeout=5).status_code == 200
+    print_figure(f"`up` after a `down`: {took:.1f} s")
+    assert took < 6
+
+    pids = set(workshop.processes())
+    ports = listening_ports(pids)
+    assert len(ports) >= 6  # the page, internal, statistics, etcd, Redis, an instance
+    started = time.monotonic()
+    workshop.run("down")
+    print_figure(f"`down`: {time.monotonic() - started:.1f} s")
+    assert workshop.processes() == []
+    assert not ports & {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+
+
+def test_up_of_what_is_up_says_so_and_changes_nothing(workshop):
+    before = workshop.up()
+    again = workshop.run("up", "stage0")
+
+    assert "stage0 is up already" in again.stdout
+    assert workshop.status() == before
+
+
+def test_down_when_nothing_is_up_says_so(workshop):
+    assert "Nothing was up" in workshop.run("down").stdout
+
+
+def test_commands_that_need_a_stage_name_up(workshop):
+    for arguments in (("status",), ("scale", "monolith=2"), ("kill", "monolith"), ("probe",), ("logs",)):
+        result = workshop.run(*arguments, expect=1)
+        assert "Error: No" in result.stderr, arguments
+
+
+def test_status_lists_services_and_stores(workshop):
+    status = workshop.up()
+
+    assert set(status) == {"stage", "url", "stats_url", "driver", "db", "services", "stores"}
+    (instance,) = workshop.instances()
+    assert set(instance) == {"id", "version", "address", "pid", "state"}
+    assert instance["id"].startswith("monolith_v1_")
+    assert psutil.Process(instance["pid"]).environ()["INSTANCE"] == instance["id"]
+    assert {store["state"] for store in status["stores"]} == {"UP"}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_up_leaves_nothing_that_the_next_up_minds(workshop, until, sent):
+    process = workshop.popen("up", "stage0", start_new_session=True)
+    until(lambda: len(workshop.processes()) > 4, 20, "some of it runs")
+    os.killpg(process.pid, sent)
+    process.communicate(timeout=30)
+    if sent == signal.SIGINT:
+        assert workshop.processes() == []
+
+    workshop.up()
+    assert [i["state"] for i in workshop.instances()] == ["UP"]
+
+
+def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
+    workshop.up()
+    (supervisord,) = [p for p in map(psutil.Process, workshop.processes()) if p.name() == "supervisord"]
+    supervisord.kill()
+
+    assert "which nothing supervised any more" in workshop.run("down").stdout
+    assert workshop.processes() == []
+
+
+def test_stop_answers_503_and_start_brings_it_back(workshop):
+    url = workshop.up()["url"]
+    workshop.run("stop", "monolith")
+    answer = requests.get(url, timeout=5)
+    assert answer.status_code == 503
+    assert answer.json()["request_id"]
+    assert [i["state"] for i in workshop.instances()] == ["DOWN"]
+
+    workshop.run("start", "monolith")
+    assert requests.get(url, timeout=5).status_code == 200
+
+
+def test_restart_deploys_what_has_been_edited(copied_workshop):
+    url = copied_workshop.up()["url"]
+    page = copied_workshop.repository / "stage0-monolith" / "parley" / "ui" / "templates" / "index.html"
+    page.write_text(page.read_text().replace("<title>Parley", "<title>Edited Parley"))
+    assert "Edited Parley" not in requests.get(url, timeout=5).text  # instances run from a build
+
+    copied_workshop.run("restart", "monolith")
+    assert "Edited Parley" in requests.get(url, timeout=5).text
+    assert [i["version"] for i in copied_workshop.instances()] == ["v2"]
+
+
+def test_data_is_kept_over_down_and_gone_after_wipe(workshop):
+    url = workshop.up()["url"]
+    user = {"nickname": "keeper", "password": "a long password"}
+    assert requests.post(f"{url}api/users", json=user, timeout=5).status_code == 201
+    workshop.run("down")
+    url = workshop.up()["url"]
+    assert requests.post(f"{url}api/users", json=user, timeout=5).status_code == 409
+
+    workshop.run("down", "--wipe")
+    assert not workshop.run_folder.exists()
+
+
+def test_secrets_are_readable_by_their_owner_only(workshop):
+    workshop.up()
+    run = workshop.run_folder
+    for file in [run / "secrets.json", *(run / "instances").glob("*.json"), *(run / "supervisor").rglob("*.conf")]:
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
+def test_logs_shows_the_last_lines_of_a_service(workshop):
+    workshop.up()
+
+    assert "registered at" in workshop.run("logs", "monolith").stdout
+    assert "there are" in workshop.run("logs", "nobody", expect=1).stderr
+
+
+# Bad input
+
+
+def fails_and_leaves_nothing(workshop, *arguments: str, exit_code: int = 1) -> str:
+    result = workshop.run(*arguments, expect=exit_code)
+    assert workshop.processes() == []
+    return result.stderr
+
+
+def test_an_unknown_stage(workshop):
+    assert "There is no stage 'stage9': choose stage0" in fails_and_leaves_nothing(workshop, "up", "stage9")
+
+
+def test_a_port_in_use_is_named_with_its_holder(workshop):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        message = fails_and_leaves_nothing(workshop, "up", "stage0", "--port", str(port))
+    assert f"Port {port} is taken by" in message
+    assert f"process {os.getpid()}" in message
+    assert "--port" in message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a program in a mount namespace")
+def test_a_missing_binary_is_named(workshop):
+    hidden = binaries.find("haproxy")
+    without_haproxy = f"mount --bind /dev/null {hidden} && exec {REPOSITORY}/workshop up stage0"
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", without_haproxy],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=os.environ | {"WORKSHOP_RUN_DIR": str(workshop.run_folder)},
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: haproxy is missing: run `./workshop setup`")
+    assert workshop.processes() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('routes = ["/"]', 'routes = ["chat"]', "line 8, key services.monolith.routes: 'chat' is no path prefix"),
+        ('routes = ["/"]', 'rotues = ["/"]', "line 8, key services.monolith.rotues: there is no such key"),
+        ('queue.kind = "redis"', 'queue.kind = "kafka"', "line 5, key stores.queue.kind: 'kafka' is not possible"),
+        ('routes = ["/"]', "routes = [", "stage.toml: "),
+    ],
+)
+def test_a_malformed_stage_toml_is_named_with_line_and_key(copied_workshop, old, new, expected):
+    file = copied_workshop.repository / "stage0-monolith" / "stage.toml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+    message = fails_and_leaves_nothing(copied_workshop, "up", "stage0")
+    assert str(file) in message
+    assert expected in message
+
+
+def test_a_service_that_crashes_at_start_is_shown_with_its_last_lines(copied_workshop):
+    factory = copied_workshop.repository / "stage0-monolith" / "parley" / "health.py"
+    factory.write_text(factory.read_text() + '\nraise RuntimeError("this build is broken")\n')
+
+    message = fails_and_leaves_nothing(copied_workshop, "up", "stage0")
+    assert "does not start" in message or "failed" in message
+    assert "this build is broken" in message
+
+
+def test_a_service_that_does_not_compile_is_named(copied_workshop):
+    file = copied_workshop.repository / "stage0-monolith" / "parley" / "health.py"
+    file.write_text(file.read_text() + "\ndef broken(:\n")
+
+    assert "does not compile" in fails_and_leaves_nothing(copied_workshop, "up", "stage0")
+
+
+def test_wrong_arguments_of_scale_and_kill(workshop):
+    workshop.up()
+
+    assert "use `./workshop stop monolith`" in workshop.run("scale", "monolith=0", expect=1).stderr
+    assert "it has monolith, worker, beat" in workshop.run("scale", "nobody=2", expect=1).stderr
+    assert "not of the form SERVICE=N" in workshop.run("scale", "monolith", expect=2).stderr
+    assert "There is no service or instance 'nobody'" in workshop.run("kill", "nobody", expect=1).stderr
+    assert "there is no signal" in workshop.run("kill", "monolith", "--signal", "NONE", expect=2).stderr
+
+
+def test_two_commands_that_change_what_runs_do_not_get_into_each_others_way(workshop, until):
+    workshop.up()
+    first = workshop.popen("scale", "monolith=2")
+    until(lambda: "scale" in (workshop.run_folder / "lock").read_text(), 10, "the first one is at work")
+    assert "`./workshop scale" in workshop.run("scale", "monolith=1", expect=1).stderr
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 0, err

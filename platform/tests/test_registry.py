@@ -1,0 +1,103 @@
+"""The registry, against a real etcd."""
+
+import time
+
+import pytest
+from workshop import registry
+from workshop.registry import NotRegistered, Registry, RegistryUnavailable, Service, Upstream
+
+TINY = Service("tiny", ["/tiny"], upstreams={"tiny_v1_a": Upstream("127.0.0.1", 21001)})
+
+
+def test_a_registered_instance_is_in_the_snapshot(service_registry):
+    service_registry.register(TINY, "tiny_v1_a")
+
+    assert service_registry.snapshot().services == {"tiny": TINY}
+    assert service_registry.snapshot().table() == {"/tiny": "tiny"}
+
+
+def test_a_deregistered_instance_is_gone_and_its_service_stays(service_registry):
+    service_registry.register(TINY, "tiny_v1_a")
+    service_registry.deregister("tiny", "tiny_v1_a")
+    service_registry.deregister("tiny", "tiny_v1_a")  # no harm in saying it twice
+
+    assert service_registry.snapshot().services["tiny"].upstreams == {}
+    assert service_registry.snapshot().table() == {"/tiny": "tiny"}
+
+
+def test_an_instance_that_is_not_refreshed_expires(service_registry, until, monkeypatch):
+    monkeypatch.setattr(registry, "TTL", 1)
+    service_registry.register(TINY, "tiny_v1_a")
+    until(lambda: not service_registry.snapshot().services["tiny"].upstreams, 5, "the key has expired")
+
+    with pytest.raises(NotRegistered):
+        service_registry.refresh("tiny", "tiny_v1_a")
+
+
+def test_a_refresh_does_not_wake_those_who_watch(service_registry, monkeypatch):
+    monkeypatch.setattr(registry, "WATCH_TIMEOUT", 1)
+    service_registry.register(TINY, "tiny_v1_a")
+    index = service_registry.snapshot().index
+    service_registry.refresh("tiny", "tiny_v1_a")
+
+    started = time.monotonic()
+    service_registry.wait(index)
+    assert time.monotonic() - started > 0.9
+
+
+def test_a_write_wakes_those_who_watch(service_registry):
+    index = service_registry.snapshot().index
+    service_registry.register(TINY, "tiny_v1_a")
+
+    started = time.monotonic()
+    service_registry.wait(index)
+    assert time.monotonic() - started < 1
+
+
+def test_a_route_wins_over_a_location_and_over_nothing_that_does_not_exist(service_registry):
+    service_registry.register(TINY, "tiny_v1_a")
+    other = Service("other", ["/other"], upstreams={"other_v1_a": Upstream("127.0.0.1", 21002)})
+    service_registry.register(other, "other_v1_a")
+    # Escaped twice: etcd unescapes a key once.
+    service_registry.etcd.write("/routes/%252Ftiny", "other")
+    service_registry.etcd.write("/routes/%252Fother", "nobody")
+
+    assert service_registry.snapshot().table() == {"/tiny": "other", "/other": "other"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("/services/tiny/upstream/tiny_v1_b", "127.0.0.1:21002\n    server evil 10.0.0.1:80"),
+        ("/services/tiny/upstream/tiny_v1_b", "127.0.0.1:21002 weight 1 check disabled"),
+        ("/services/tiny/upstream/tiny_v1_b", "127.0.0.1:99999"),
+        ("/services/tiny/upstream/tiny_v1_b", "127.0.0.256:80"),
+        ("/services/tiny/upstream/tiny_v1_b", "127.0.0.1:21002 weight 1000"),
+        ("/services/tiny/upstream/two words", "127.0.0.1:21002"),
+        ("/services/tiny/backend/balance", "roundrobin\n    option forwardfor"),
+        ("/services/tiny/backend/sticky", "/x } { always_true"),
+        ("/services/tiny/location", '/tiny" /evil'),
+        ("/services/ti ny/location", "/evil"),
+        ("/services/tiny/unknown", "value"),
+        ("/elsewhere", "value"),
+    ],
+)
+def test_a_hostile_value_does_not_get_in(service_registry, key, value):
+    service_registry.etcd.write(key, value)
+    service_registry.register(TINY, "tiny_v1_a")
+
+    snapshot = service_registry.snapshot()
+    assert snapshot.services == {"tiny": TINY}
+    assert snapshot.routes == {}
+
+
+def test_a_confirmation_counts_for_one_address_only(service_registry):
+    service_registry.confirm_drained("tiny", "tiny_v1_a", "127.0.0.1:21001")
+
+    assert service_registry.is_drained("tiny", "tiny_v1_a", "127.0.0.1:21001")
+    assert not service_registry.is_drained("tiny", "tiny_v1_a", "127.0.0.1:21002")
+
+
+def test_a_registry_that_is_away_is_said_to_be():
+    with pytest.raises(RegistryUnavailable):
+        Registry("127.0.0.1:1").snapshot()

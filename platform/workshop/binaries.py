@@ -1,0 +1,46 @@
+"""The programs of the system that the platform starts, and which versions of them will do."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from workshop.processes import base_environment
+
+ASK_TIMEOUT = 10  # seconds for a program to say its version
+
+
+@dataclass(frozen=True)
+class Binary:
+    option: str  # that makes it say its version
+    oldest: tuple[int, int]
+    why: str
+    too_new: tuple[int, int] = (1000, 0)
+
+
+BINARIES = {
+    "haproxy": Binary("-v", (2, 6), "servers are added while it runs"),
+    "redis-server": Binary("--version", (6, 0), "the oldest that a supported distribution has"),
+    "etcd": Binary("--version", (3, 4), "it must know --enable-v2, which 3.6 does not any more", (3, 6)),
+    "etcdctl": Binary("version", (3, 4), "it belongs to etcd"),
+    "setpriv": Binary("--version", (2, 33), "it must know --pdeathsig"),
+}
+
+
+def find(name: str) -> str | None:
+    """Return where a program lies; None when it is missing."""
+    return shutil.which(name, path=base_environment()["PATH"])
+
+
+def version(name: str) -> str:
+    """Return the version that a program says it has, such as 2.6.12."""
+    command = [find(name), BINARIES[name].option]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=ASK_TIMEOUT).stdout
+    found = re.search(r"\d+\.\d+[.\d]*", said)
+    return found[0] if found else "0.0"
+
+
+def will_do(name: str, its_version: str) -> bool:
+    """Tell whether the platform works with this version of a program."""
+    major, minor = (int(part) for part in its_version.split(".")[:2])
+    return BINARIES[name].oldest <= (major, minor) < BINARIES[name].too_new
