@@ -1,0 +1,34 @@
+"""Parley, a chat: the monolith."""
+
+import os
+
+from flask import Flask
+
+from . import auth, config, database, errors, logs, presence, push, tasks
+from . import events as events  # its handlers register themselves
+from .api.messages import messages
+from .api.tokens import tokens
+from .api.users import users
+from .health import health
+from .models.revocation import is_revoked
+from .models.user import mark_seen
+from .ui import ui
+
+
+def create_app(environ=os.environ):
+    """Wire the application together; all configuration comes from the environment."""
+    app = Flask(__name__, static_folder=None)
+    app.config.from_mapping(config.read(environ))
+    app.json.sort_keys = False
+
+    logs.init_app(app)
+    errors.init_app(app)
+    database.init_app(app)
+    push.init_app(app)
+    presence.init_app(app)
+    tasks.init_app(app)
+    auth.init_app(app, is_revoked=is_revoked, mark_seen=mark_seen)
+
+    for blueprint in (users, tokens, messages, health, ui):
+        app.register_blueprint(blueprint)
+    return app

@@ -1,0 +1,33 @@
+"""Passwords: hashed with scrypt, on threads of their own."""
+
+from functools import cache
+
+from gevent.threadpool import ThreadPool
+from werkzeug.security import check_password_hash, generate_password_hash
+
+
+@cache
+def threads():
+    """The threads that hash.
+
+    A hash takes some 80 ms of processor time by design. In the event loop it would stop every other request, and
+    a class that signs in at once would look like a dead instance; on threads the loop goes on. Two are enough for
+    the processors of a small machine, and bound the memory: 32 MB each.
+    """
+    return ThreadPool(2)
+
+
+def hash_password(password):
+    """Return the salted hash of a password."""
+    return threads().apply(generate_password_hash, (password,))
+
+
+def matches(password_hash, password):
+    """Return whether the password has this hash; None, for no such user, takes as long and matches nothing."""
+    return threads().apply(check_password_hash, (password_hash or hash_of_nobody(), password)) and bool(password_hash)
+
+
+@cache
+def hash_of_nobody():
+    """A hash to compare with when there is no user, so that the time taken does not tell."""
+    return generate_password_hash("")

@@ -1,0 +1,29 @@
+"""What the application refuses, and why: no word about HTTP here, errors.py knows the status codes."""
+
+
+class Refusal(Exception):
+    """A request that can't be granted; its text is a sentence for the user."""
+
+
+class Invalid(Refusal):
+    """Something in the request is missing or malformed."""
+
+
+class NotSignedIn(Refusal):
+    """There is no good token, or no good nickname and password."""
+
+
+class Forbidden(Refusal):
+    """The user is known, and this is not theirs."""
+
+
+class NotFound(Refusal):
+    """There is no such thing."""
+
+
+class Taken(Refusal):
+    """Somebody else has this already."""
+
+
+class KeyReused(Refusal):
+    """An idempotency key came back with another body."""

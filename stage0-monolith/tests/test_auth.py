@@ -1,0 +1,63 @@
+import time
+
+import jwt
+import pytest
+
+HOUR = 3600
+
+
+def get(client, token):
+    return client.get("/api/messages", headers={"Authorization": f"Bearer {token}"})
+
+
+@pytest.fixture
+def claims(ann):
+    return {"user_id": ann, "iat": time.time(), "exp": int(time.time()) + HOUR, "jti": "x"}
+
+
+def test_a_good_token_is_accepted(client, claims, secret):
+    assert get(client, jwt.encode(claims, secret, "HS256")).status_code == 200
+
+
+@pytest.mark.parametrize("claim", ["user_id", "iat", "exp", "jti"])
+def test_a_token_that_lacks_a_claim_is_refused(client, claims, claim, secret):
+    del claims[claim]
+    assert get(client, jwt.encode(claims, secret, "HS256")).status_code == 401
+
+
+def test_an_expired_token_is_refused(client, claims, secret):
+    assert get(client, jwt.encode({**claims, "exp": int(time.time()) - 1}, secret, "HS256")).status_code == 401
+
+
+def test_a_token_with_another_key_is_refused(client, claims, secret):
+    assert get(client, jwt.encode(claims, secret[::-1], "HS256")).status_code == 401
+
+
+def test_a_token_with_another_algorithm_is_refused(client, claims, secret):
+    assert get(client, jwt.encode(claims, secret * 2, "HS512")).status_code == 401
+    assert get(client, jwt.encode(claims, None, "none")).status_code == 401
+
+
+def test_a_token_outlives_a_clock_that_is_set_back(client, claims, secret):
+    assert get(client, jwt.encode({**claims, "iat": time.time() + HOUR}, secret, "HS256")).status_code == 200
+
+
+def test_the_token_of_an_unknown_user_is_refused(client, auth):
+    assert get(client, auth.token(4711)).status_code == 401
+
+
+@pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer x", "Basic YTpi", "Nonsense", ""])
+def test_a_bad_header_is_401_where_none_is_fine(client, header):
+    assert client.get("/api/messages").status_code == 200
+    answer = client.get("/api/messages", headers={"Authorization": header})
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Authentication Required"'
+
+
+def test_a_good_token_counts_as_seen_and_changes_nothing_else(client, auth, ann, pushed):
+    before = client.get(f"/api/users/{ann}").json
+    client.get("/api/messages", headers=auth.headers(ann))
+    after = client.get(f"/api/users/{ann}").json
+    assert after["last_seen_at"] >= time.time() - 5
+    assert {**after, "last_seen_at": 0} == {**before, "last_seen_at": 0}
+    assert pushed == []

@@ -1,0 +1,67 @@
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from parley.database import MIGRATIONS, db, write_transaction
+from parley.models.user import User
+
+
+@pytest.fixture
+def context(app):
+    with app.app_context():
+        yield
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A connection of another process."""
+    connection = sqlite3.connect(tmp_path / "parley.db", isolation_level=None, timeout=0, check_same_thread=False)
+    yield connection
+    connection.close()
+
+
+def test_the_migrations_make_what_the_models_say(environ):
+    command = [sys.executable, "-m", "flask", "--app", "parley", "db", "check"]
+    subprocess.run(command, cwd=MIGRATIONS.parent, env=environ, check=True, timeout=30, capture_output=True)
+
+
+def test_reading_takes_no_write_lock(context, other):
+    db.session.get(User, 1)
+    other.execute("BEGIN IMMEDIATE")
+
+
+def test_writing_takes_the_write_lock_at_once(context, other):
+    with write_transaction(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+
+
+def test_a_writer_waits_for_its_turn(context, other):
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.1, other.rollback)
+    timer.start()
+    with write_transaction():
+        pass
+    timer.join()
+
+
+def test_a_writer_gives_up_in_time_and_readers_go_on(context, other):
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    with pytest.raises(OperationalError), write_transaction(lock_wait=0.1):
+        pass
+    assert time.monotonic() - started < 1
+    assert db.session.get(User, 1) is None
+
+
+def test_a_failed_transaction_leaves_nothing(context, auth, ann):
+    with pytest.raises(ZeroDivisionError), write_transaction() as session:
+        session.get(User, ann).nickname = "bob"
+        session.flush()
+        raise ZeroDivisionError
+    assert db.session.get(User, ann).nickname == "ann"

@@ -1,0 +1,63 @@
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from parley.refusals import Taken
+
+
+@pytest.fixture
+def failing(app):
+    """Return a function that makes /fails raise an exception."""
+
+    def fail_with(error):
+        @app.get("/fails")
+        def fails():
+            raise error
+
+        return app.test_client().get("/fails", headers={"X-Request-ID": "abc-1"})
+
+    return fail_with
+
+
+def test_an_unknown_path_is_404_in_json(client):
+    answer = client.get("/api/nothing", headers={"X-Request-ID": "abc-1"})
+    assert answer.status_code == 404
+    assert answer.json == {"error": "There is nothing at this address.", "request_id": "abc-1"}
+
+
+def test_a_wrong_method_is_405_and_names_the_right_ones(client):
+    answer = client.delete("/api/users")
+    assert answer.status_code == 405
+    assert "POST" in answer.headers["Allow"]
+    assert set(answer.json) == {"error", "request_id"}
+
+
+def test_a_body_that_is_too_large_is_413(client):
+    assert client.post("/api/users", json={"nickname": "x" * 70_000}).status_code == 413
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "3", '"text"', "[" * 30_000])
+def test_a_body_that_is_no_object_is_400(client, body):
+    answer = client.post("/api/users", data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert "JSON object" in answer.json["error"]
+
+
+def test_a_body_that_does_not_say_it_is_json_is_400(client):
+    assert client.post("/api/users", data='{"nickname": "ann"}').status_code == 400
+
+
+def test_a_refusal_has_its_status_and_its_sentence(failing):
+    answer = failing(Taken("Somebody was faster."))
+    assert (answer.status_code, answer.json["error"]) == (409, "Somebody was faster.")
+
+
+def test_a_busy_database_is_503(failing):
+    assert failing(OperationalError("BEGIN", {}, Exception("locked"))).status_code == 503
+
+
+def test_an_unexpected_error_is_500_and_tells_nothing(failing, caplog):
+    answer = failing(RuntimeError("the secret is swordfish"))
+    assert answer.status_code == 500
+    assert "swordfish" not in answer.text
+    assert answer.json["request_id"] == "abc-1"
+    assert "swordfish" in caplog.text
