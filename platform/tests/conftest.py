@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
+
 from workshop import balancer, registry
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.ports import free_port

@@ -6,6 +6,7 @@ import statistics
 import time
 
 import requests
+
 from workshop.registry import TTL, Service, Upstream
 
 

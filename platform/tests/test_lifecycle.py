@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+
 from workshop import binaries
 
 REPOSITORY = Path(__file__).resolve().parents[2]

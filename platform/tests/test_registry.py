@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from workshop import registry
 from workshop.registry import NotRegistered, Registry, RegistryUnavailable, Service, Upstream
 

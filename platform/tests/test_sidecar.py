@@ -4,6 +4,7 @@ import signal
 import time
 
 import psutil
+
 from workshop.registry import HEARTBEAT, TTL, RegistryUnavailable
 
 
@@ -61,6 +62,19 @@ def test_a_sidecar_killed_alone_takes_its_service_with_it(start_sidecar, service
     sidecar.kill()
     sidecar.wait(5)
     until(lambda: not service.is_running() or service.status() == psutil.STATUS_ZOMBIE, 2, "the service is gone")
+
+
+def test_an_instance_that_starts_again_under_its_name_replaces_the_address_of_its_earlier_life(
+    start_sidecar, service_registry, until
+):
+    sidecar = start_sidecar()
+    until(lambda: registered(service_registry), 10, "registered")
+    old = registered(service_registry)["tiny_v1_aaaa"]
+    sidecar.kill()
+    sidecar.wait(5)
+
+    start_sidecar()
+    until(lambda: registered(service_registry).get("tiny_v1_aaaa") not in (None, old), 5, "the new address")
 
 
 def test_a_frozen_service_is_killed_and_deregistered(start_sidecar, service_registry, until, print_figure):

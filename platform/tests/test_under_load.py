@@ -5,7 +5,8 @@ import signal
 import time
 
 import psutil
-from workshop.haproxy import Runtime
+
+from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.probe import Probe
 
 LEAST_READS, LEAST_WRITES = 50, 20  # a second, so that the load counts as one
@@ -26,6 +27,11 @@ def summary(ledger) -> str:
         f"{len(ledger.of('POST'))} POSTs, {len(ledger.failed('POST'))} failed, "
         f"p99 {ledger.percentile('POST', 99):.0f} ms"
     )
+
+
+def still_running(processes) -> list[psutil.Process]:
+    """Return those that have not ended; one that has, and that its new parent has not reaped yet, does not count."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def in_rotation(stage) -> list[str]:
@@ -91,7 +97,7 @@ def test_killing_an_instance_with_its_sidecar_fails_no_get_and_leaves_no_orphan(
     assert_flawless(probe.ledger, took - 1, posts_may_fail=probe.load.writers)
     assert out < 1.5
     assert replaced < 5
-    assert not [process for process in family if process.is_running()]
+    assert still_running(family) == []
 
 
 def test_a_sidecar_killed_alone_leaves_no_orphan_of_a_real_service(stage, print_figure, until):
@@ -102,24 +108,24 @@ def test_a_sidecar_killed_alone_leaves_no_orphan_of_a_real_service(stage, print_
 
     killed = time.monotonic()
     service.parent().kill()
-    until(lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 5, "all ended")
+    until(lambda: not still_running(family), 5, "all ended")
     print_figure(f"sidecar killed alone → no orphan: {time.monotonic() - killed:.2f} s")
 
 
 def test_haproxy_killed_is_back_with_the_same_set(stage, print_figure, until):
     before = sorted(in_rotation(stage))
-    (haproxy, *_) = sorted(
-        (p for p in map(psutil.Process, stage.processes()) if p.name() == "haproxy"), key=lambda p: p.pid
-    )
+    # The master: the one that is not another one's child.
+    both = [process for process in map(psutil.Process, stage.processes()) if process.name() == "haproxy"]
+    (master,) = [process for process in both if process.parent() not in both]
     killed = time.monotonic()
-    haproxy.kill()
+    master.kill()
     until(lambda: is_back(stage, before), 10, "back with the same set")
-    print_figure(f"HAProxy killed → back: {time.monotonic() - killed:.1f} s")
+    took = time.monotonic() - killed
+    print_figure(f"HAProxy killed → back with the same set: {took:.1f} s")
+    assert took < 2
 
 
 def is_back(stage, expected) -> bool:
-    from workshop.haproxy import HAProxyUnavailable
-
     try:
         return sorted(in_rotation(stage)) == expected
     except HAProxyUnavailable:

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 class LastGood:
-    """What was in rotation last: it stands in for what the registry has forgotten until the sidecars have told it again.
+    """What was in rotation last: it stands in for what the registry forgot, until the sidecars have told it again.
 
     After the registry was away, or this process was, absence from it means nothing until one TTL has passed: by
     then every living instance has registered itself. An instance that has been seen again is believed again at once.
@@ -198,7 +198,7 @@ class Balancer:
                 log.info("%s: out of rotation", name)
 
     def drain(self) -> None:
-        """Confirm to the instances that leave when nothing is in flight to them; close what would never end by itself."""
+        """Tell the instances that leave when nothing is in flight to them; close what would never end by itself."""
         for (service, name), leaving in list(self.draining.items()):
             sessions, waited = self.runtime.sessions(service, name), time.monotonic() - leaving.since
             for session in sessions:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import string
 import sys
 
 from workshop import builds, paths, stores
@@ -75,7 +76,8 @@ def _worker(stage: Stage, worker: Worker, up: Up) -> Program:
     version = up.versions[service.name]
     name = _name(worker.name, version)
     environment = service_environment(stage, service, up) | {"INSTANCE": name}
-    return Program(name, worker.command, builds.folder(service.name, version), environment)
+    command = [string.Template(word).safe_substitute(INSTANCE=name) for word in worker.command]
+    return Program(name, command, builds.folder(service.name, version), environment)
 
 
 def _name(program: str, version: str) -> str:

@@ -4,10 +4,10 @@ The layout is one that public HAProxy templates for etcd use, so that a service 
 
     /services/<service>/location              /api/users           path prefixes, separated by spaces
     /services/<service>/backend/balance       roundrobin
-    /services/<service>/backend/sticky        /socket.io           prefixes that stay with one instance (ours)
-    /services/<service>/upstream/<instance>   127.0.0.1:21034 weight 1     with a TTL, kept alive by its sidecar
+    /services/<service>/backend/sticky        /socket.io           prefixes that stay with one instance
+    /services/<service>/upstream/<instance>   127.0.0.1:21034 weight 1     with a TTL: its sidecar keeps it alive
     /routes/<prefix, slashes escaped>         <service>            wins over the locations
-    /drained/<service>/<instance>             127.0.0.1:21034      written by the load balancer, read by the sidecar that is stopping
+    /drained/<service>/<instance>             127.0.0.1:21034      the load balancer's word to a stopping sidecar
 
 What stands in the registry may have been written by anybody, and ends up in the load balancer's configuration:
 `snapshot` lets nothing through that is not exactly of these forms.

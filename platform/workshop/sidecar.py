@@ -86,6 +86,7 @@ class Sidecar:
         self.http = requests.Session()
         self.http.trust_env = False  # a proxy from the environment has no business on loopback
         self.failed_checks = 0
+        self.is_registered = False
 
     def run(self) -> int:
         """Live the life of the instance; return the exit status."""
@@ -162,15 +163,23 @@ class Sidecar:
         """Refresh the registration, or make it; return the seconds until the next time."""
         self.failed_checks = 0 if self.is_healthy() else self.failed_checks + 1
         try:
-            try:
-                self.registry.refresh(self.instance.service, self.instance.name)
-            except NotRegistered:
-                self.registry.register(self.service, self.instance.name)
-                log.info("%s: registered at %s", self.instance.name, self.upstream.address)
+            self.keep_registered()
         except RegistryUnavailable as error:
             log.warning("%s: serving on; next attempt in %s s", error, RETRY)
             return RETRY
         return RETRY if self.failed_checks else HEARTBEAT
+
+    def keep_registered(self) -> None:
+        """Refresh the key. The first time, write it: one of an earlier life may be there still, with another port."""
+        if self.is_registered:
+            try:
+                self.registry.refresh(self.instance.service, self.instance.name)
+                return
+            except NotRegistered:
+                log.warning("%s: the registry has forgotten it", self.instance.name)
+        self.registry.register(self.service, self.instance.name)
+        self.is_registered = True
+        log.info("%s: registered at %s", self.instance.name, self.upstream.address)
 
     def deregister(self) -> bool:
         try:

@@ -46,7 +46,7 @@ class Worker:
 
     name: str
     service: str
-    command: list[str]
+    command: list[str]  # $INSTANCE stands for the worker's own name
     instances: int = 1
 
 

@@ -86,19 +86,19 @@ def _servers() -> dict:
 
 
 def _instance(process: supervisor.Process, server: dict[str, str] | None) -> Instance:
-    if server:
-        state = balancer_state(server)
-    else:
-        state = "DOWN" if process.state in supervisor.STOPPED else "STARTING"
+    state = balancer_state(server) if server else _supervised_state(process)
     address = server["addr"] if server else None
     return Instance(process.name, process.name.split("_")[1], address, _service_pid(process.pid), state)
 
 
 def _worker(process: supervisor.Process) -> Instance:
-    state = {"RUNNING": "UP", "STOPPING": "DRAIN"}.get(process.state)
-    if state is None:
-        state = "DOWN" if process.state in supervisor.STOPPED else "STARTING"
+    state = {"RUNNING": "UP", "STOPPING": "DRAIN"}.get(process.state) or _supervised_state(process)
     return Instance(process.name, process.name.split("_")[1], None, process.pid or None, state)
+
+
+def _supervised_state(process: supervisor.Process) -> str:
+    """Return the state of what is not in rotation."""
+    return "DOWN" if process.state in supervisor.STOPPED else "STARTING"
 
 
 def _service_pid(sidecar: int) -> int | None:

@@ -1,4 +1,4 @@
-"""The stores that services keep their data in, and the registry: how each is started, and under which address it is reached."""
+"""The stores that services keep their data in, and the registry: how each is started, and where it is reached."""
 
 from workshop import paths
 from workshop.files import write_atomically

@@ -41,7 +41,7 @@ def show_until_interrupted(wanted: stage.Stage, up: state.Up) -> None:
 def table(report: dict) -> Table:
     shown = Table(title=f"{report['stage']}: {report['url']}   statistics: {report['stats_url']}", title_justify="left")
     for heading in ("service", "routes", "instance", "address", "process", "state"):
-        shown.add_column(heading)
+        shown.add_column(heading, overflow="fold")
     for service in report["services"]:
         for instance in service["instances"]:
             shown.add_row(

@@ -1,0 +1,51 @@
+"""What is written for HAProxy; whether HAProxy does what is meant is tested with a real one."""
+
+from pathlib import Path
+
+from workshop import haproxy
+from workshop.registry import Service, Upstream
+
+PORTS = {"public": 8080, "internal": 20001, "statistics": 8081}
+FOLDER = Path("/run/here")
+
+
+def tiny(**upstreams) -> dict[str, Service]:
+    return {"tiny": Service("tiny", ["/tiny"], upstreams=upstreams)}
+
+
+def test_each_instance_is_a_server_of_its_services_backend():
+    config = haproxy.render(tiny(a=Upstream("127.0.0.1", 1), b=Upstream("127.0.0.1", 2, 5)), PORTS, FOLDER)
+
+    backend = config[config.index("backend tiny") :]
+    assert "    server a 127.0.0.1:1 weight 1 check" in backend
+    assert "    server b 127.0.0.1:2 weight 5 check" in backend
+
+
+def test_other_instances_leave_the_frame_as_it_is():
+    one, two = tiny(a=Upstream("127.0.0.1", 1)), tiny(b=Upstream("127.0.0.1", 2))
+
+    assert haproxy.render(one, PORTS, FOLDER) != haproxy.render(two, PORTS, FOLDER)
+    assert haproxy.frame(haproxy.render(one, PORTS, FOLDER)) == haproxy.frame(haproxy.render(two, PORTS, FOLDER))
+
+
+def test_another_service_is_another_frame():
+    one = tiny()
+    two = one | {"other": Service("other", ["/other"])}
+
+    assert haproxy.frame(haproxy.render(one, PORTS, FOLDER)) != haproxy.frame(haproxy.render(two, PORTS, FOLDER))
+
+
+def test_only_a_service_with_sticky_prefixes_sets_a_cookie():
+    assert haproxy.COOKIE not in haproxy.render(tiny(), PORTS, FOLDER)
+    sticky = {"tiny": Service("tiny", ["/"], sticky=["/socket.io"])}
+    assert "Path=/socket.io; HttpOnly; SameSite=Lax" in haproxy.render(sticky, PORTS, FOLDER)
+
+
+def test_everything_listens_on_loopback_only():
+    binds = [line.split()[1] for line in haproxy.render(tiny(), PORTS, FOLDER).splitlines() if "bind " in line]
+
+    assert binds == ["127.0.0.1:8080", "127.0.0.1:20001", "127.0.0.1:8081"]
+
+
+def test_the_maps_keys_end_with_a_slash_so_that_whole_segments_count():
+    assert haproxy.render_map({"/": "ui", "/api/users": "users"}) == "/ ui\n/api/users/ users\n"

@@ -1,0 +1,69 @@
+"""What stays in rotation while the registry cannot be believed."""
+
+import pytest
+
+from workshop import balancer
+from workshop.balancer import LastGood
+from workshop.registry import TTL, Service, Snapshot, Upstream
+
+A, B = Upstream("127.0.0.1", 1), Upstream("127.0.0.1", 2)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(balancer.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+@pytest.fixture
+def last_good(tmp_path, clock):
+    """With a and b in rotation, and the registry believed."""
+    made = LastGood(tmp_path / "last_good.json")
+    made.complete(snapshot(1, a=A, b=B))
+    clock.now += TTL
+    return made
+
+
+def snapshot(index: int, **upstreams) -> Snapshot:
+    return Snapshot({"tiny": Service("tiny", ["/tiny"], upstreams=upstreams)}, {}, index)
+
+
+def rotation(services) -> set[str]:
+    return {name for service in services.values() for name in service.upstreams}
+
+
+def test_an_instance_that_leaves_the_registry_leaves_rotation_at_once(last_good):
+    assert rotation(last_good.complete(snapshot(2, a=A))) == {"a"}
+
+
+def test_after_the_registry_was_away_an_absent_instance_stays_for_one_ttl(last_good, clock):
+    last_good.registry_was_away = True
+    assert rotation(last_good.complete(snapshot(2, a=A))) == {"a", "b"}
+    clock.now += TTL - 1
+    assert rotation(last_good.complete(snapshot(2, a=A))) == {"a", "b"}
+    clock.now += 1
+    assert rotation(last_good.complete(snapshot(2, a=A))) == {"a"}
+
+
+def test_after_the_registry_was_away_an_instance_that_was_seen_again_is_believed_when_it_leaves(last_good):
+    last_good.registry_was_away = True
+    last_good.complete(snapshot(2, a=A, b=B))
+
+    assert rotation(last_good.complete(snapshot(3, a=A))) == {"a"}
+
+
+def test_a_wiped_registry_is_noticed_by_its_index(last_good):
+    last_good.complete(snapshot(50, a=A, b=B))
+
+    assert rotation(last_good.complete(Snapshot({}, {}, 1))) == {"a", "b"}
+
+
+def test_a_manager_that_starts_again_remembers(last_good, clock):
+    again = LastGood(last_good.file)
+
+    assert rotation(again.complete(Snapshot({}, {}, 1))) == {"a", "b"}
+    clock.now += TTL
+    assert again.complete(Snapshot({}, {}, 1)) == {}

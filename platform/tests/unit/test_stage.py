@@ -1,0 +1,73 @@
+"""stage.toml, right and wrong."""
+
+import pytest
+
+from workshop import stage
+from workshop.errors import WorkshopError
+
+GOOD = """\
+title = "A test"
+
+[stores]
+db.kind = "sql"
+
+[services.web]
+routes = ["/"]
+command = ["serve", "$PORT"]
+stores = { DATABASE_URL = "db" }
+
+[workers.clock]
+service = "web"
+command = ["tick"]
+"""
+
+
+def read(tmp_path, text: str) -> stage.Stage:
+    (tmp_path / "stage.toml").write_text(text)
+    return stage.read("test", tmp_path)
+
+
+def test_a_good_file_is_read(tmp_path):
+    made = read(tmp_path, GOOD)
+
+    assert made.services["web"].routes == ["/"]
+    assert made.workers["clock"].service == "web"
+    assert made.program("clock").instances == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "what"),
+    [
+        ('title = "A test"', "title = 5", 1, "title", "a text in quotes is needed"),
+        ('db.kind = "sql"', 'db.kind = "oracle"', 4, "stores.db.kind", "allowed is sql, redis"),
+        ("[services.web]", "[services.Web]", 6, "services.Web", "lower-case letters"),
+        ('routes = ["/"]', 'routes = "/"', 7, "services.web.routes", "a list of texts is needed"),
+        ('routes = ["/"]', 'routes = ["/a b"]', 7, "services.web.routes", "is no path prefix"),
+        ('routes = ["/"]', 'routes = ["/"]\ninstances = 0', 8, "services.web.instances", "from 1 to 20"),
+        ('routes = ["/"]', 'routes = ["/"]\nbalance = "fair"', 8, "services.web.balance", "roundrobin"),
+        ('DATABASE_URL = "db"', 'DATABASE_URL = "x"', 9, "services.web.stores.DATABASE_URL", "allowed is db"),
+        ('service = "web"', 'service = "shop"', 12, "workers.clock.service", "allowed is web"),
+        ("[workers.clock]", "[workers.web]", 11, "workers.web", "has this name already"),
+        ('command = ["serve", "$PORT"]\n', "", 6, "services.web.command", "a list of texts is needed"),
+    ],
+)
+def test_a_wrong_value_is_named_with_line_key_and_what_is_allowed(tmp_path, old, new, line, key, what):
+    assert old in GOOD
+    with pytest.raises(WorkshopError) as error:
+        read(tmp_path, GOOD.replace(old, new, 1))
+
+    message = error.value.format_message()
+    assert message.startswith(f"{tmp_path}/stage.toml, line {line}, key {key}: ")
+    assert what in message
+
+
+def test_broken_toml_is_named_with_its_line(tmp_path):
+    with pytest.raises(WorkshopError) as error:
+        read(tmp_path, GOOD.replace('["/"]', '["/"'))
+
+    assert "line 8" in error.value.format_message()
+
+
+def test_every_stage_of_the_repository_is_well_formed():
+    for name in stage.stages():
+        assert stage.load(name).services
