@@ -118,17 +118,25 @@ def running_stage():
 
 @pytest.fixture
 def stage(running_stage):
-    """The running stage with three web instances and two workers, all up, whatever the last test did to it."""
-    wanted = [f"{service}={count}" for service, count in INSTANCES.items()]
-    running_stage.run("scale", *wanted)
+    """The running stage at full strength, whatever the last test did to it."""
+    return at_full_strength(running_stage)
+
+
+@pytest.fixture(scope="module")
+def url(running_stage):
+    """The address of the running stage, for tests that only talk to it; at full strength when the module begins."""
+    return at_full_strength(running_stage).url
+
+
+def at_full_strength(workshop: Workshop) -> Workshop:
+    """Bring a stage to three web instances and two workers, all up."""
+    workshop.run("scale", *(f"{service}={count}" for service, count in INSTANCES.items()))
     until(
-        lambda: all(
-            [i["state"] for i in running_stage.instances(name)] == ["UP"] * count for name, count in INSTANCES.items()
-        ),
+        lambda: all([i["state"] for i in workshop.instances(name)] == ["UP"] * n for name, n in INSTANCES.items()),
         timeout=20,
         what="all instances up",
     )
-    return running_stage
+    return workshop
 
 
 def until(condition, timeout: float, what: str):

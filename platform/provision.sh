@@ -37,22 +37,37 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 may_become_root() { [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }; }
 
+# Runs a long command quietly: shows which step it is at, keeps the rest, and prints the end of it only if it fails.
+run_showing() {
+    local steps=$1 log line
+    shift
+    log=$(mktemp)
+    if "$@" 2>&1 | while IFS= read -r line; do
+        echo "$line" >>"$log"
+        if [[ $line =~ $steps ]] && [ -t 1 ]; then printf '\r\033[K  %s' "${line:0:70}"; fi
+    done; then
+        [ ! -t 1 ] || printf '\r\033[K'
+        rm -f "$log"
+    else
+        printf '\n' && tail -n 20 "$log" && rm -f "$log"
+        return 1
+    fi
+}
+
 # Debian starts a server as it is installed, on its default port: ours are started by `./workshop up`, on others.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d ours=
+    local policy=/usr/sbin/policy-rc.d ours='' status=0 package
     if [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
         as_root chmod 755 $policy
         ours=yes
     fi
-    local status=0
-    as_root apt-get update -qq &&
-        as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null || status=$?
+    run_showing '^(Get|Hit)' as_root apt-get update &&
+        run_showing '^(Unpacking|Setting up)' as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" || status=$?
     [ -z "$ours" ] || as_root rm -f $policy
     [ "$status" = 0 ] || return "$status"
     if [ -d /run/systemd/system ]; then
-        local package
         for package in "$@"; do
             case $package in
                 haproxy | redis-server) as_root systemctl disable --now --quiet "$package" ;;
@@ -103,7 +118,8 @@ if ! python_is_ready; then
     echo "Installing the Python packages of requirements.lock into .venv/ (a minute or two)"
     [ -x .venv/bin/python ] || $python -m venv .venv
     # Each file is checked against its hash; nothing is installed that the lock does not name.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock || {
+    run_showing '^(Collecting|Building|Installing)' .venv/bin/python -m pip install --disable-pip-version-check \
+        --progress-bar off --use-pep517 --no-deps --require-hashes -r requirements.lock || {
         echo "pip failed (see above). Is the network there? Once it is, run this again." >&2
         exit 1
     }
@@ -112,8 +128,10 @@ fi
 
 if ! frontend_is_ready; then
     echo "Installing the front-end files of package-lock.json into node_modules/"
-    PATH="$PWD/.venv/bin:$PATH" .venv/bin/npm ci --silent --no-audit --no-fund --ignore-scripts || {
-        echo "npm failed. Is the network there? Once it is, run this again." >&2
+    # It trusts whom this system trusts, such as a company's proxy, not only the list that Node.js carries.
+    export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt}
+    PATH="$PWD/.venv/bin:$PATH" run_showing '^added' .venv/bin/npm ci --no-audit --no-fund --ignore-scripts || {
+        echo "npm failed (see above). Is the network there? Once it is, run this again." >&2
         exit 1
     }
     cp package-lock.json node_modules/installed-lock.json

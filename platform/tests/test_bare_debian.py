@@ -1,0 +1,70 @@
+"""A newcomer's first minutes: a bare Debian, the repository, and one command."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+TIMEOUT = 600  # seconds, of which downloading takes the most
+# As root; then as a user who may not become root, with something missing; then as one who may.
+SCRIPT = r"""
+set -euo pipefail
+cd /home/learner/workshop
+began=$(date +%s)
+echo "--- as root"
+./workshop up stage0
+./workshop status
+./workshop doctor
+./workshop down
+echo "set-up, up and down: $(( $(date +%s) - began )) s"
+
+useradd --shell /bin/bash learner
+chown -R learner /home/learner
+rm -rf .run .venv node_modules
+apt-get remove -y -qq etcd-client >/dev/null
+echo "--- as a user without sudo"
+status=0
+su learner -c './workshop up stage0' || status=$?
+echo "exit status $status"
+status=0
+su learner -c './workshop doctor' || status=$?
+echo "doctor's exit status $status"
+
+apt-get install -y -qq --no-install-recommends sudo >/dev/null
+echo 'learner ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/learner
+echo "--- as a user with sudo"
+su learner -c './workshop up stage0 && ./workshop scale monolith=2 && ./workshop down'
+echo "--- again"
+su learner -c './workshop setup'
+test ! -e /usr/sbin/policy-rc.d
+echo "--- the end"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a chroot")
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("apt-get"), reason="needs Debian's debootstrap")
+@pytest.mark.timeout(TIMEOUT)
+def test_one_command_brings_up_the_application_on_a_bare_debian(tmp_path, print_figure):
+    script = tmp_path / "script"
+    script.write_text(SCRIPT)
+    result = subprocess.run(
+        [HERE / "bare_debian.sh", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT
+    )
+    assert result.returncode == 0, result.stdout
+    parts = dict(re.findall(r"(?ms)^--- ([a-z ]+)$(.*?)(?=^--- |\Z)", result.stdout))
+
+    assert "The monolith is up: http://127.0.0.1:" in parts["as root"], result.stdout
+    assert "haproxy: the load balancer" in parts["as root"]  # what is installed, and why
+    without = parts["as a user without sudo"]
+    assert "Ask an administrator to run:\n  apt-get install --no-install-recommends etcd-client" in without
+    assert "exit status 2" in without
+    assert "doctor's exit status 2" in without
+    assert "The monolith is up: http://127.0.0.1:" in parts["as a user with sudo"]
+    assert "Installing" not in parts["again"]
+    assert "Traceback" not in result.stdout
+    print_figure(re.search(r"set-up, up and down: .*", result.stdout)[0])
