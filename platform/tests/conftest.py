@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -159,11 +160,18 @@ class LoadBalancer:
     def served_by(self, path: str) -> str | None:
         return self.get(path).headers.get("X-Served-By")
 
+    def servers(self, service: str) -> dict[str, dict[str, str]]:
+        """Return the rows of the statistics about a service's instances; the master may be starting itself anew."""
+        deadline = time.monotonic() + 2
+        while True:
+            try:
+                return self.runtime.servers().get(service, {})
+            except HAProxyUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+
     def in_rotation(self, service: str) -> list[str]:
-        try:
-            rows = self.runtime.servers().get(service, {})
-        except HAProxyUnavailable:
-            return []  # the master is starting itself anew, as it does at its start and at a reload
+        rows = self.servers(service)
         return sorted(name for name, row in rows.items() if row["status"].startswith(("UP", "no check")))
 
 

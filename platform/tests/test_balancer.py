@@ -1,6 +1,7 @@
 """The load-balancer manager, with a real HAProxy and a real etcd."""
 
 import concurrent.futures
+import shutil
 import signal
 import statistics
 import time
@@ -109,17 +110,28 @@ def test_an_etcd_that_is_away_takes_nothing_out_of_rotation(load_balancer, etcd,
         assert load_balancer.get("/tiny").status_code == 200
 
 
+def test_an_etcd_that_lost_its_data_takes_nothing_out_of_rotation(load_balancer, etcd, folder, start_sidecar, until):
+    start_sidecar()
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
+    etcd.stop()
+    shutil.rmtree(folder / "etcd")
+    etcd.start()
+    deadline = time.monotonic() + TTL + 2
+    while time.monotonic() < deadline:
+        assert load_balancer.get("/tiny").status_code == 200
+
+
 def test_an_instance_that_is_lost_while_etcd_is_away_leaves_one_ttl_after_its_return(
     load_balancer, service_registry, etcd, until
 ):
     service = Service("tiny", ["/tiny"], upstreams={"tiny_v1_gone": Upstream("127.0.0.1", 9)})
     service_registry.register(service, "tiny_v1_gone")
-    until(lambda: "tiny_v1_gone" in load_balancer.runtime.servers()["tiny"], 5, "known")
+    until(lambda: "tiny_v1_gone" in load_balancer.servers("tiny"), 5, "known")
     etcd.stop()
     until(lambda: "the last good set stays" in (load_balancer.folder / "manager.log").read_text(), 10, "noticed")
     etcd.start()
 
-    until(lambda: "tiny_v1_gone" not in load_balancer.runtime.servers()["tiny"], 3 * TTL, "taken out")
+    until(lambda: "tiny_v1_gone" not in load_balancer.servers("tiny"), 3 * TTL, "taken out")
 
 
 def test_a_manager_that_is_started_again_changes_nothing_and_goes_on(load_balancer, start_sidecar, until):

@@ -54,7 +54,7 @@ class LastGood:
         self.index = 0
         self.registry_was_away = True
         self.hold_until = 0.0
-        self.unseen: set[tuple[str, str]] = set()  # (service, instance)
+        self.unseen: set[tuple[str, str]] = set()  # (service, instance), or (service, "") for the service itself
 
     def complete(self, snapshot: Snapshot) -> dict[str, Service]:
         """Return the snapshot's services, completed by what may not count as gone yet."""
@@ -119,9 +119,10 @@ class Balancer:
 
     def run(self) -> None:
         """Work until the process is ended."""
-        threading.Thread(target=self.watch, name="watch", daemon=True).start()
+        watcher = threading.Thread(target=self.watch, name="watch", daemon=True)
+        watcher.start()
         snapshot, pause = None, RECONCILE
-        while True:
+        while watcher.is_alive():  # should a bug end it, end as well: the supervisor starts us anew
             try:
                 snapshot = self.news.get(timeout=pause)
             except queue.Empty:
@@ -160,22 +161,26 @@ class Balancer:
 
     def apply(self, services: dict[str, Service], table: dict[str, str]) -> None:
         """Write haproxy.cfg; reload for other services, use the Runtime API for other instances and routes."""
-        target = self.folder / "haproxy.cfg"
+        target, routes_target = self.folder / "haproxy.cfg", self.folder / "routes.map"
         config, written = haproxy.render(services, self.ports, self.folder), target.read_text()
         routes = haproxy.render_map(table)
-        if config != written:
+        other_frame = haproxy.frame(config) != haproxy.frame(written)
+        if other_frame:
+            # Not for instances alone: their lines differ in values only, which were checked when they were read,
+            # and the check takes 40 ms.
             haproxy.check(config, self.folder)
+        if config != written:
             write_atomically(target, config)
-        if (self.folder / "routes.map").read_text() != routes:
-            write_atomically(self.folder / "routes.map", routes)
+        if routes_target.read_text() != routes:
+            write_atomically(routes_target, routes)
         running = self.runtime.servers()
-        if haproxy.frame(config) != haproxy.frame(written) or not services.keys() <= running.keys():
+        if other_frame or not services.keys() <= running.keys():
             log.info("reload: the services are now %s", ", ".join(sorted(services)))
             self.runtime.reload()
             running = self.runtime.servers()
         for service in services.values():
             self.reconcile(service, running[service.name])
-        self.runtime.set_map(self.folder / "routes.map", dict(line.split() for line in routes.splitlines()))
+        self.runtime.set_map(routes_target, dict(line.split() for line in routes.splitlines()))
 
     def reconcile(self, service: Service, running: dict[str, dict[str, str]]) -> None:
         """Add, change and take out instances of one service until HAProxy has those wanted."""

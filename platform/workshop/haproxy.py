@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -50,15 +51,17 @@ def prefix_key(prefix: str) -> str:
     return prefix.rstrip("/") + "/"
 
 
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)
+    environment.filters["prefix_key"] = prefix_key
+    return environment.get_template("haproxy.cfg.j2")
+
+
 def render(services: dict[str, Service], ports: dict[str, int], folder: Path) -> str:
     """Return the whole haproxy.cfg for this set of services and instances."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
-    )
-    environment.filters["prefix_key"] = prefix_key
-    return environment.get_template("haproxy.cfg.j2").render(
+    return _template().render(
         services=sorted(services.values(), key=lambda service: service.name),
         ports=ports,
         folder=folder,

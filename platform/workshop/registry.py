@@ -164,9 +164,9 @@ class Registry:
     def _call(method, *args, **options):
         try:
             return method(*args, **options)
-        except etcd.EtcdWatchTimedOut:
-            raise  # no failure of etcd's, though python-etcd derives it from one
-        except (etcd.EtcdConnectionFailed, etcd.EtcdLeaderElectionInProgress) as error:
+        except (etcd.EtcdKeyNotFound, etcd.EtcdWatchTimedOut, etcd.EtcdEventIndexCleared):
+            raise  # answers, not failures: each caller knows what they mean
+        except etcd.EtcdException as error:
             raise RegistryUnavailable(f"etcd: {error}") from error
 
 

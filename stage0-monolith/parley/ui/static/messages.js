@@ -130,7 +130,7 @@ export function showMessages({ store, session, api }) {
 function fillBody(body, html) {
   // The server has sanitised it, and the page's Content-Security-Policy lets no script in it run.
   body.innerHTML = html;
-  for (const block of body.querySelectorAll("pre")) block.tabIndex = 0; // long lines scroll, also by keyboard
+  for (const block of body.querySelectorAll("pre, table")) block.tabIndex = 0; // wide ones scroll, also by keyboard
 }
 
 function follows(previous, message) {
