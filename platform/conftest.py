@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from workshop.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMMAND_TIMEOUT = 90  # seconds for any command of the workshop
@@ -25,10 +27,11 @@ class Workshop:
 
     repository: Path
     run_folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
 
     def popen(self, *arguments: str, **options) -> subprocess.Popen:
-        environment = os.environ | SETTINGS | {"WORKSHOP_RUN_DIR": str(self.run_folder)} | self.environment
+        environment = os.environ | SETTINGS | {"WORKSHOP_RUN_DIR": str(self.run_folder)}
+        if arguments[0] == "up" and "--port" not in arguments:
+            arguments += ("--port", str(free_port()))  # the usual one is the learner's
         return subprocess.Popen(
             [str(self.repository / "workshop"), *arguments],
             stdout=subprocess.PIPE,

@@ -87,7 +87,9 @@ def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
     workshop.up()
     (supervisord,) = [p for p in map(psutil.Process, workshop.processes()) if p.name() == "supervisord"]
     supervisord.kill()
+    supervisord.wait(5)
 
+    assert "The process supervisor is gone" in workshop.run("status", expect=1).stderr
     assert "which nothing supervised any more" in workshop.run("down").stdout
     assert workshop.processes() == []
 
@@ -132,6 +134,21 @@ def test_secrets_are_readable_by_their_owner_only(workshop):
     run = workshop.run_folder
     for file in [run / "secrets.json", *(run / "instances").glob("*.json"), *(run / "supervisor").rglob("*.conf")]:
         assert file.stat().st_mode & 0o077 == 0, file
+
+
+def test_doctor_finds_this_machine_ready(workshop):
+    report = workshop.run("doctor").stdout
+
+    assert "✓ haproxy 2." in report
+    assert "✗" not in report
+
+
+def test_a_setting_that_was_given_at_up_holds_for_instances_that_come_later(workshop):
+    workshop.up()  # the tests give LINK_ALLOWED_NETWORKS
+    workshop.run("scale", "monolith=2")
+
+    given = {psutil.Process(i["pid"]).environ()["LINK_ALLOWED_NETWORKS"] for i in workshop.instances()}
+    assert given == {"127.0.0.0/8"}
 
 
 def test_logs_shows_the_last_lines_of_a_service(workshop):

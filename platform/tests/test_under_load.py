@@ -55,6 +55,23 @@ def test_scaling_from_one_to_four_and_back_fails_no_request(stage, print_figure)
     assert_flawless(probe.ledger, took - 1)
 
 
+def test_the_probe_command_prints_its_ledger_and_exits_with_0_when_nothing_failed(stage):
+    ledger = stage.run("probe", "--for", "2s").stdout
+
+    assert "of these lost, doubled │ 0, 0" in ledger
+
+
+def test_the_probe_command_exits_with_1_when_requests_failed(stage):
+    probe = stage.popen("probe", "--for", "4s")
+    assert "POSTs a second" in probe.stdout.readline()  # the load has begun
+    stage.run("kill", "monolith")
+    out, _ = probe.communicate(timeout=30)
+
+    assert probe.returncode == 1
+    assert "503" in out
+    assert "of these lost, doubled │ 0, 0" in out
+
+
 def test_killing_one_of_three_instances_fails_no_get_and_it_is_replaced(stage, print_figure, until):
     started = time.monotonic()
     with Probe(stage.url) as probe:

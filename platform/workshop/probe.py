@@ -16,7 +16,11 @@ from dataclasses import dataclass, field
 import requests
 import socketio
 
+from workshop.errors import WorkshopError
+from workshop.waiting import wait_until
+
 TIMEOUT = 10  # seconds: longer than the system lets any request take, so that the answer is the system's own
+BACK_TIMEOUT = 30  # seconds for the system to be back when the load has ended
 PAGE = 500  # messages per page when looking for them afterwards, the most that the API gives
 
 
@@ -93,8 +97,11 @@ class Probe:
         self.started = time.monotonic()
         self.since = int(time.time()) - 1
         self.name = f"probe-{secrets.token_hex(4)}"
-        self.user_id, self.token = self._register()
-        self.listeners = [self._listen() for _ in range(self.load.listeners)]
+        try:
+            self.user_id, self.token = self._register()
+            self.listeners = [self._listen() for _ in range(self.load.listeners)]
+        except (requests.RequestException, socketio.exceptions.ConnectionError) as error:
+            raise WorkshopError(f"The probe cannot begin, {self.url} does not answer as it should: {error}") from None
         self.threads = [
             threading.Thread(target=self._run, args=(work, rate, number % 2 == 0))
             for work, rate, count in (
@@ -188,18 +195,26 @@ class Probe:
         return None if failure else response
 
     def _count_stored(self) -> None:
-        """Look for every message that this probe has sent."""
+        """Look for every message that this probe has sent, once the system answers again."""
         url = f"{self.url}/api/messages?updated_since={self.since}&limit={PAGE}"
         with _session() as http:
             while url:
-                answer = http.get(url, timeout=TIMEOUT)
-                answer.raise_for_status()
-                page = answer.json()
+                page = wait_until(lambda url=url: _page(http, url), BACK_TIMEOUT)
+                if not page:
+                    raise WorkshopError(f"{url} has not answered for {BACK_TIMEOUT} s: nobody can say what is lost.")
                 for message in page["messages"]:
                     if message["user_id"] == self.user_id:
                         self.ledger.stored[int(message["source"].split()[1])] += 1
-                following = page.get("_links", {}).get("next")
+                following = page["_links"].get("next")
                 url = following and self.url + following
+
+
+def _page(http: requests.Session, url: str) -> dict | None:
+    try:
+        answer = http.get(url, timeout=TIMEOUT)
+    except requests.ConnectionError:
+        return None
+    return answer.json() if answer.ok else None
 
 
 def _session() -> requests.Session:

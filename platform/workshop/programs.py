@@ -1,6 +1,5 @@
 """From a stage to the programs that the supervisor runs: the platform's own, instances and workers."""
 
-import os
 import secrets
 import string
 import sys
@@ -48,7 +47,7 @@ def service_environment(stage: Stage, service: Service, up: Up) -> dict[str, str
         base_environment()
         | stores.environment(stage, service, up)
         | {name: secret(name) for name in service.secrets}
-        | {name: os.environ.get(name, default) for name, default in service.settings.items()}
+        | {name: up.settings[name] for name in service.settings}
         | {"SERVICE": service.name, "VERSION": up.versions[service.name]}
     )
 

@@ -21,6 +21,7 @@ class Up:
     db: str
     ports: dict[str, int]  # public, internal, statistics, registry, registry_peer, queue
     versions: dict[str, str]  # service → the version that its instances run
+    settings: dict[str, str]  # environment variable → the value it was given when the stage was brought up
     ready: bool = False  # `up` has seen it answer
 
     @property

@@ -157,8 +157,11 @@ def remove(names: list[str]) -> None:
 
 
 def processes() -> list[Process]:
-    """Return all programs, by name."""
-    rows = _supervisord().getAllProcessInfo()
+    """Return all programs, by name. Raises WorkshopError when supervisord is gone."""
+    try:
+        rows = _supervisord().getAllProcessInfo()
+    except OSError:
+        raise WorkshopError("The process supervisor is gone: run `./workshop down`, then `up` again.") from None
     return sorted((Process(row["name"], row["statename"], row["pid"]) for row in rows), key=lambda p: p.name)
 
 

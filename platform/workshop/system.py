@@ -52,7 +52,9 @@ def up(wanted: Stage, db: str, driver: str, port: int | None, say: Progress) -> 
             )
         say(f"{current.stage} is up already.")
         return current
-    new = Up(wanted.name, driver, db, _choose_ports(port, say), {})
+    defaults = {name: value for service in wanted.services.values() for name, value in service.settings.items()}
+    settings = {name: os.environ.get(name, default) for name, default in defaults.items()}
+    new = Up(wanted.name, driver, db, _choose_ports(port, say), {}, settings)
     try:
         _bring_up(wanted, new, say)
     except BaseException:  # the interrupt key too: nothing may be left half running

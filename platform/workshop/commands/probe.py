@@ -27,10 +27,8 @@ def command(context: click.Context, seconds: int) -> None:
     """Put a steady load on what is up, and account for every request: exit 1 when one failed or was lost."""
     up = state.load()
     console = Console()
-    with (
-        console.status(f"60 GETs and 24 POSTs a second to {up.url} for {seconds} s …"),
-        Probe(up.url) as probe,
-    ):
+    with Probe(up.url) as probe:
+        click.echo(f"60 GETs and 24 POSTs a second to {up.url} for {seconds} s …")
         probe.run_for(seconds)
     console.print(table(probe.ledger))
     for answer in probe.ledger.failed()[:SHOWN_FAILURES]:
