@@ -3,6 +3,7 @@
 import errno
 import random
 import socket
+from collections.abc import Collection
 
 import psutil
 
@@ -28,12 +29,12 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port(wanted: int | None = None) -> int:
-    """Return `wanted` if it is free, otherwise a free port drawn from RANGE. Raises OSError when there is none."""
+def free_port(wanted: int | None = None, avoid: Collection[int] = ()) -> int:
+    """Return `wanted` if it is free, or a free port of RANGE that is not to be avoided. Raises OSError without one."""
     if wanted and is_free(wanted):
         return wanted
     for port in random.sample(RANGE, ATTEMPTS):
-        if is_free(port):
+        if port not in avoid and is_free(port):
             return port
     raise OSError(errno.EADDRINUSE, f"no free port in {ATTEMPTS} attempts between {RANGE.start} and {RANGE.stop}")
 

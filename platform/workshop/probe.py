@@ -34,6 +34,9 @@ class Load:
     writes: float = 3  # POSTs a second of each writer
     listeners: int = 3  # open Socket.IO connections
 
+    def __str__(self) -> str:
+        return f"{self.readers * self.reads:.0f} GETs and {self.writers * self.writes:.0f} POSTs a second"
+
 
 @dataclass(frozen=True)
 class Answer:

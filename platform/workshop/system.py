@@ -46,10 +46,7 @@ def up(wanted: Stage, db: str, driver: str, port: int | None, say: Progress) -> 
     if paths.STATE.exists():
         current = state.load()
         if current.stage != wanted.name:
-            raise WorkshopError(
-                f"{current.stage} is up: end it with `./workshop down`, "
-                f"or take it to {wanted.name} as it runs with `./workshop evolve {wanted.name}`."
-            )
+            raise WorkshopError(f"{current.stage} is up: end it first, with `./workshop down`.")
         say(f"{current.stage} is up already.")
         return current
     defaults = {name: value for service in wanted.services.values() for name, value in service.settings.items()}
@@ -110,7 +107,7 @@ def _choose_ports(port: int | None, say: Progress) -> dict[str, int]:
         say(f"Port {PUBLIC_PORT} is taken: {public} instead.")
     chosen = {"public": public, "statistics": ports.free_port(public + 1)}
     for name in ("internal", "registry", "registry_peer", "queue"):
-        chosen[name] = ports.free_port()
+        chosen[name] = ports.free_port(avoid=chosen.values())
     return chosen
 
 

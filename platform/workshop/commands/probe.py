@@ -28,7 +28,7 @@ def command(context: click.Context, seconds: int) -> None:
     up = state.load()
     console = Console()
     with Probe(up.url) as probe:
-        click.echo(f"60 GETs and 24 POSTs a second to {up.url} for {seconds} s …")
+        click.echo(f"{probe.load} to {up.url} for {seconds} s …")
         probe.run_for(seconds)
     console.print(table(probe.ledger))
     for answer in probe.ledger.failed()[:SHOWN_FAILURES]:
