@@ -69,7 +69,7 @@ class Workshop:
 
     def processes(self) -> list[int]:
         """Return every process that belongs to this workshop, whoever its parent is by now."""
-        mark = f"WORKSHOP_RUN_DIR={self.run_folder}".encode()
+        mark = f"WORKSHOP_PLATFORM={self.run_folder}".encode()
         found = []
         for environ in Path("/proc").glob("[0-9]*/environ"):
             try:

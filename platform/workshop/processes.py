@@ -6,7 +6,9 @@ import psutil
 
 from workshop import paths
 
-MARK = "WORKSHOP_RUN_DIR"  # stands in the environment of every process that belongs to a platform
+# Stands in the environment of every process that a platform starts, and of no other: not in that of a shell in which
+# somebody has set WORKSHOP_RUN_DIR.
+MARK = "WORKSHOP_PLATFORM"
 GRACE = 5  # seconds between SIGTERM and SIGKILL
 
 
@@ -17,6 +19,7 @@ def base_environment() -> dict[str, str]:
         "HOME": os.path.expanduser("~"),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
+        "WORKSHOP_RUN_DIR": str(paths.RUN),
         MARK: str(paths.RUN),
     }
 

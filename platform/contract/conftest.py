@@ -1,0 +1,216 @@
+"""How the contract's tests speak to a stage: over HTTP and Socket.IO through its load balancer, and in no other way."""
+
+import secrets
+import threading
+from functools import partialmethod
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import requests
+import socketio
+
+TIMEOUT = 10  # seconds: longer than the system lets any request take, so that the answer is the system's own
+CHALLENGE = 'Bearer realm="Authentication Required"'  # Basic would open the browser's own dialog
+
+
+class Client:
+    """A client of the HTTP API, anonymous until it registers; checks in each answer what all of them have in common."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.http = http_session()
+
+    def register(self) -> "Client":
+        """Become a new user, signed in."""
+        self.nickname, self.password = random_nickname(), secrets.token_urlsafe(12)
+        created = self.post("/api/users", json={"nickname": self.nickname, "password": self.password})
+        assert created.status_code == 201, created.text
+        self.id = created.json()["id"]
+        self.sign_in()
+        return self
+
+    def sign_in(self) -> str:
+        """Get a token, use it from now on, and return it."""
+        answer = self.post("/api/tokens", auth=self.credentials)
+        assert answer.status_code == 200, answer.text
+        self.token = answer.json()["token"]
+        self.http.headers["Authorization"] = f"Bearer {self.token}"
+        return self.token
+
+    @property
+    def credentials(self) -> tuple[bytes, bytes]:
+        """Nickname and password for HTTP Basic, in UTF-8."""
+        return self.nickname.encode(), self.password.encode()
+
+    def send(self, method: str, path: str, **options) -> requests.Response:
+        answer = self.http.request(method, self.url + path, timeout=TIMEOUT, allow_redirects=False, **options)
+        check_answer(answer)
+        return answer
+
+    get = partialmethod(send, "GET")
+    post = partialmethod(send, "POST")
+    put = partialmethod(send, "PUT")
+    delete = partialmethod(send, "DELETE")
+
+    def say(self, source: str) -> dict:
+        """Post a message and return it."""
+        answer = self.post("/api/messages", json={"source": source})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def read(self, message_id: int) -> dict:
+        return self.get(f"/api/messages/{message_id}").json()
+
+    def user(self, user_id: int) -> dict:
+        return self.get(f"/api/users/{user_id}").json()
+
+
+def http_session() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # no proxy between us and loopback
+    return session
+
+
+def random_nickname() -> str:
+    return f"user-{secrets.token_hex(6)}"
+
+
+def check_answer(answer: requests.Response) -> None:
+    """Assert what holds for every answer that comes through the load balancer."""
+    assert answer.headers["X-Served-By"]
+    assert answer.headers["X-Request-ID"]
+    if answer.status_code >= 400:
+        problem = answer.json()
+        assert set(problem) == {"error", "request_id"}
+        assert problem["error"].endswith(".")
+        assert problem["request_id"] == answer.headers["X-Request-ID"]
+    if answer.status_code == 401:
+        assert answer.headers["WWW-Authenticate"] == CHALLENGE
+
+
+class Listener:
+    """An open Socket.IO connection, the instance it belongs to, and what was pushed over it."""
+
+    def __init__(self, url: str, transports: list[str] | None = None):
+        self.pushes: list[dict] = []
+        self.refusals = 0
+        self.instance = None
+        self.http = http_session()
+        self.http.hooks["response"].append(self.note_instance)
+        self.client = socketio.Client(http_session=self.http, reconnection=False)
+        self.client.on("updated_model", self.pushes.append)
+        self.client.on("expired_token", self.note_refusal)
+        self.client.connect(url, transports=transports, wait_timeout=TIMEOUT)
+
+    def note_instance(self, answer: requests.Response, **_) -> None:
+        self.instance = answer.headers["X-Served-By"]
+
+    def note_refusal(self) -> None:
+        self.refusals += 1
+
+    def call(self, event: str, *arguments) -> dict:
+        """Send an event and return its acknowledgement."""
+        return self.client.call(event, arguments, timeout=TIMEOUT)
+
+    def heard(self, kind: str, model_id: int) -> list[dict]:
+        """Return what was pushed about a model, oldest first."""
+        return [p["model"] for p in list(self.pushes) if p["class"] == kind and p["model"]["id"] == model_id]
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.http.close()
+
+
+class Site(ThreadingHTTPServer):
+    """A web site on loopback whose pages can be linked to; `pages` is {path: (status, headers, body)}."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Page)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.pages: dict[str, tuple[int, dict[str, str], str]] = {}
+        self.hits: list[str] = []
+
+    def add(self, path: str, title: str, description: str = "") -> str:
+        """Publish a page, its title and description being HTML, and return its address."""
+        head = f'<title>{title}</title><meta name="description" content="{description}">'
+        self.pages[path] = (200, {"Content-Type": "text/html; charset=utf-8"}, f"<!doctype html><head>{head}</head>")
+        return self.url + path
+
+    def redirect(self, path: str, target: str) -> str:
+        """Publish a redirect and return its address."""
+        self.pages[path] = (302, {"Location": target}, "")
+        return self.url + path
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.hits.append(self.path)
+            status, headers, body = self.server.pages.get(self.path, (404, {}, ""))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            """Nothing: the tests look at `hits`."""
+
+
+@pytest.fixture
+def make_client(url):
+    """Make anonymous clients."""
+    made = []
+
+    def make() -> Client:
+        made.append(Client(url))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.http.close()
+
+
+@pytest.fixture
+def anonymous(make_client):
+    return make_client()
+
+
+@pytest.fixture
+def ann(make_client):
+    return make_client().register()
+
+
+@pytest.fixture
+def bob(make_client):
+    return make_client().register()
+
+
+@pytest.fixture
+def listen(url):
+    """Open Socket.IO connections."""
+    made = []
+
+    def open_one(**options) -> Listener:
+        made.append(Listener(url, **options))
+        return made[-1]
+
+    yield open_one
+    for listener in made:
+        listener.close()
+
+
+@pytest.fixture
+def site():
+    server = Site()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(name="random_nickname")
+def random_nickname_fixture():
+    return random_nickname

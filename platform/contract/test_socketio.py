@@ -1,0 +1,155 @@
+"""Socket.IO: pushes across instances, messages in, presence."""
+
+import secrets
+import time
+
+import pytest
+
+GRACE = 5  # seconds from the end of a user's last connection until the user is offline
+SWEEP = 3  # seconds more until that has been noticed and pushed
+
+
+def everywhere(listen, until) -> list:
+    """Open connections until they belong to several instances."""
+    listeners = [listen()]
+
+    def several() -> bool:
+        listeners.append(listen())
+        return len({listener.instance for listener in listeners}) > 1
+
+    until(several, 10, "connections to several instances")
+    return listeners
+
+
+def settle(listener, client, until) -> None:
+    """Wait until everything that was pushed before has arrived: what a later message is, is behind it."""
+    fence = client.say("fence")["id"]
+    until(lambda: listener.heard("Message", fence), 2, "the push of a message")
+
+
+@pytest.mark.parametrize("transports", [["polling"], ["websocket"], ["polling", "websocket"]])
+def test_pushes_arrive_over_every_transport(ann, listen, until, transports):
+    listener = listen(transports=transports)
+    message = ann.say("hello")
+    assert until(lambda: listener.heard("Message", message["id"]), 2, "the push") == [message]
+
+
+def test_a_message_is_pushed_to_the_clients_of_all_instances(ann, listen, until):
+    listeners = everywhere(listen, until)
+    message = ann.say("hello, all")
+    for listener in listeners:
+        assert until(lambda x=listener: x.heard("Message", message["id"]), 2, "the push") == [message]
+
+
+def test_a_message_posted_over_the_socket_is_acknowledged_and_pushed_to_all(ann, listen, until):
+    listeners = everywhere(listen, until)
+    acknowledged = listeners[0].call("post_message", {"source": "*hi*"}, ann.token)
+    message = ann.read(acknowledged["id"])
+    assert set(acknowledged) == {"id"}
+    assert message["user_id"] == ann.id
+    for listener in listeners:
+        assert until(lambda x=listener: x.heard("Message", message["id"]), 2, "the push") == [message]
+
+
+def test_an_edited_message_is_pushed(ann, listen, until):
+    message = ann.say("first")
+    listener = listen()
+    ann.put(f"/api/messages/{message['id']}", json={"source": "second"})
+    (pushed,) = until(lambda: listener.heard("Message", message["id"]), 2, "the push")
+    assert pushed == ann.read(message["id"])
+
+
+def test_a_repeated_message_is_pushed_once(ann, listen, until):
+    listener, key = listen(), secrets.token_hex()
+    first = listener.call("post_message", {"source": "once"}, ann.token, key)
+    assert listener.call("post_message", {"source": "once"}, ann.token, key) == first
+    repeat = ann.post("/api/messages", json={"source": "once"}, headers={"Idempotency-Key": key})
+    assert repeat.status_code == 200
+    assert repeat.json()["id"] == first["id"]
+
+    settle(listener, ann, until)
+    assert len(listener.heard("Message", first["id"])) == 1
+
+
+@pytest.mark.parametrize("body", [None, {}, {"source": " "}, {"source": "x" * 4001}, {"source": 1}, "hello", []])
+def test_a_bad_message_is_acknowledged_with_an_error(ann, listen, body):
+    acknowledged = listen().call("post_message", body, ann.token)
+    assert acknowledged["status"] == 400
+    assert acknowledged["error"].endswith(".")
+
+
+@pytest.mark.parametrize("token", ["", "no token", None, 5])
+def test_a_refused_token_is_told_to_its_client_only(ann, listen, until, token):
+    listener, other = listen(), listen()
+    assert listener.call("ping_user", token)["status"] == 401
+    assert listener.call("post_message", {"source": "hello"}, token)["status"] == 401
+    until(lambda: listener.refusals == 2, 2, "expired_token, twice")
+
+    settle(other, ann, until)
+    assert other.refusals == 0
+
+
+def test_a_revoked_token_is_refused_on_an_open_connection(ann, listen, until):
+    listener = listen()
+    assert listener.call("ping_user", ann.token) == {"id": ann.id}
+    ann.delete("/api/tokens")
+    until(lambda: listener.call("ping_user", ann.token).get("status") == 401, 2, "the token is refused")
+    until(lambda: listener.refusals, 2, "expired_token")
+
+
+def test_users_are_pushed_when_they_register_and_change(make_client, listen, until, random_nickname):
+    listener = listen()
+    ann = make_client().register()
+    (pushed,) = until(lambda: listener.heard("User", ann.id), 2, "the new user")
+    assert pushed["nickname"] == ann.nickname
+
+    ann.put(f"/api/users/{ann.id}", json={"nickname": random_nickname()})
+    until(lambda: len(listener.heard("User", ann.id)) == 2, 2, "the changed user")
+    assert listener.heard("User", ann.id)[-1]["nickname"] == ann.user(ann.id)["nickname"]
+
+
+def test_the_first_ping_makes_a_user_online_for_all_and_the_next_ones_are_not_pushed(ann, listen, until):
+    listeners = everywhere(listen, until)
+    for listener in listeners:
+        assert listener.call("ping_user", ann.token) == {"id": ann.id}
+    assert ann.user(ann.id)["online"] is True
+    for listener in listeners:
+        settle(listener, ann, until)
+        assert [user["online"] for user in listener.heard("User", ann.id)] == [True]
+
+
+def test_leaving_makes_a_user_offline_at_once_until_the_next_ping(ann, listen, until):
+    listener = listen()
+    listener.call("ping_user", ann.token)
+    assert ann.delete("/api/users/me").status_code == 204
+    until(lambda: len(listener.heard("User", ann.id)) == 2, 2, "gone")
+    listener.call("ping_user", ann.token)
+    until(lambda: len(listener.heard("User", ann.id)) == 3, 2, "back")
+
+    assert [user["online"] for user in listener.heard("User", ann.id)] == [True, False, True]
+
+
+def test_a_user_is_offline_soon_after_the_last_connection_ended_and_not_before(make_client, listen, until):
+    """Three people: one goes, one closes the first of two tabs, one reloads the page."""
+    gone, two_tabs, reload = (make_client().register() for _ in range(3))
+    observer = listen()
+
+    def open_tab(user):
+        tab = listen()
+        tab.call("ping_user", user.token)
+        return tab
+
+    first_tabs = [open_tab(user) for user in (two_tabs, reload, gone)]
+    open_tab(two_tabs)
+    for tab in first_tabs:
+        tab.close()
+    closed = time.monotonic()
+    open_tab(reload)
+
+    until(lambda: len(observer.heard("User", gone.id)) == 2, GRACE + SWEEP, "came, went")
+    assert time.monotonic() - closed > GRACE - 0.5
+    assert [user["online"] for user in observer.heard("User", gone.id)] == [True, False]
+    # Their tabs were closed earlier, so they would have gone earlier as well.
+    for user in (two_tabs, reload):
+        assert [u["online"] for u in observer.heard("User", user.id)] == [True]
+        assert gone.user(user.id)["online"] is True

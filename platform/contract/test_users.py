@@ -1,0 +1,184 @@
+"""Users: register, look up, change, come and go."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+PASSWORD = "correct horse"  # noqa: S105
+FIELDS = {"id", "created_at", "updated_at", "last_seen_at", "nickname", "online", "_links"}
+
+
+def test_registering_answers_the_user_and_where_it_is(anonymous, random_nickname):
+    nickname = random_nickname()
+    answer = anonymous.post("/api/users", json={"nickname": nickname, "password": PASSWORD})
+
+    assert answer.status_code == 201
+    user = answer.json()
+    assert set(user) == FIELDS
+    assert user["nickname"] == nickname
+    assert user["online"] is False
+    assert abs(user["created_at"] - time.time()) < 5
+    assert answer.headers["Location"] == user["_links"]["self"] == f"/api/users/{user['id']}"
+    assert anonymous.get(answer.headers["Location"]).json() == user
+
+
+def test_unknown_fields_are_ignored(anonymous, random_nickname):
+    body = {"nickname": random_nickname(), "password": PASSWORD, "id": 1, "online": True, "is_admin": True}
+    answer = anonymous.post("/api/users", json=body)
+
+    assert answer.status_code == 201
+    assert set(answer.json()) == FIELDS
+    assert answer.json()["online"] is False
+
+
+def test_nicknames_and_passwords_may_be_in_any_script(anonymous, random_nickname):
+    anonymous.nickname, anonymous.password = f"Zoë 张{random_nickname()}", "pässwörd ☃"
+    body = {"nickname": anonymous.nickname, "password": anonymous.password}
+    assert anonymous.post("/api/users", json=body).status_code == 201
+    assert anonymous.get("/api/users/me", auth=anonymous.credentials).json()["nickname"] == anonymous.nickname
+
+
+@pytest.mark.parametrize("nickname", ["", "n" * 33, "two\nlines", "nul\0", 7, None, ["ann"]])
+def test_a_nickname_has_1_to_32_printable_characters(anonymous, nickname):
+    assert anonymous.post("/api/users", json={"nickname": nickname, "password": PASSWORD}).status_code == 400
+
+
+@pytest.mark.parametrize("password", ["", "7 chars", "p" * 129, 12345678, None])
+def test_a_password_has_8_to_128_characters(anonymous, random_nickname, password):
+    assert anonymous.post("/api/users", json={"nickname": random_nickname(), "password": password}).status_code == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"ann"', b"\xff"])
+def test_a_body_that_is_no_json_object_is_refused(anonymous, body):
+    answer = anonymous.post("/api/users", data=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+
+
+def test_a_taken_nickname_is_refused(ann, anonymous):
+    answer = anonymous.post("/api/users", json={"nickname": ann.nickname, "password": PASSWORD})
+    assert answer.status_code == 409
+
+
+def test_of_racing_registrations_one_wins(anonymous, random_nickname):
+    body = {"nickname": random_nickname(), "password": PASSWORD}
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: anonymous.post("/api/users", json=body).status_code, range(4)))
+    assert sorted(answers) == [201, 409, 409, 409]
+
+
+def test_an_unknown_user_is_not_found(anonymous):
+    for user_id in ("0", "2147483647", "99999999999999999999", "x", "-1"):
+        assert anonymous.get(f"/api/users/{user_id}").status_code == 404, user_id
+
+
+def test_users_are_listed_by_time_of_change(anonymous, ann, bob, until):
+    until(lambda: time.time() >= bob.user(bob.id)["updated_at"] + 1, 3, "the next second")
+    ann.put("/api/users/me")  # registered first, changed last
+    wanted = f"/api/users?ids={ann.id},{bob.id},{bob.id}"
+    assert [user["id"] for user in anonymous.get(wanted).json()["users"]] == [bob.id, ann.id]
+
+    users = anonymous.get("/api/users").json()["users"]
+    assert {ann.id, bob.id} <= {user["id"] for user in users}
+    order = [(user["updated_at"], user["nickname"]) for user in users]
+    assert order == sorted(order)
+
+
+def test_users_are_filtered_by_time_of_change(anonymous, ann):
+    changed = ann.user(ann.id)["updated_at"]
+
+    def found(since: int) -> bool:
+        return ann.id in {user["id"] for user in anonymous.get(f"/api/users?updated_since={since}").json()["users"]}
+
+    assert found(changed)
+    assert not found(changed + 1)
+
+
+@pytest.mark.parametrize(
+    "query", ["online=2", "online=yes", "updated_since=x", "updated_since=-1", "ids=1,x", "ids=", "updated_since=1e9"]
+)
+def test_a_malformed_query_of_users_is_refused(anonymous, query):
+    assert anonymous.get(f"/api/users?{query}").status_code == 400
+
+
+def test_the_password_check_answers_the_user(ann):
+    answer = ann.get("/api/users/me", auth=ann.credentials)
+    assert answer.status_code == 200
+    assert answer.json()["id"] == ann.id
+
+
+def test_the_password_check_does_not_tell_which_of_the_two_was_wrong(ann, random_nickname):
+    wrong_password = ann.get("/api/users/me", auth=(ann.nickname, "wrong password"))
+    wrong_nickname = ann.get("/api/users/me", auth=(random_nickname(), ann.password))
+    assert wrong_password.status_code == wrong_nickname.status_code == 401
+    assert wrong_password.json()["error"] == wrong_nickname.json()["error"]
+
+
+def test_the_password_check_takes_no_token(ann, anonymous):
+    assert ann.get("/api/users/me").status_code == 401
+    assert anonymous.get("/api/users/me").status_code == 401
+
+
+def test_users_change_their_nickname(ann, random_nickname):
+    new = random_nickname()
+    assert ann.put(f"/api/users/{ann.id}", json={"nickname": new}).status_code == 204
+    assert ann.user(ann.id)["nickname"] == new
+    ann.nickname = new
+    ann.sign_in()
+
+
+def test_a_nickname_can_not_be_changed_to_a_taken_or_bad_one(ann, bob):
+    assert ann.put(f"/api/users/{ann.id}", json={"nickname": bob.nickname}).status_code == 409
+    assert ann.put(f"/api/users/{ann.id}", json={"nickname": ""}).status_code == 400
+    assert ann.put(f"/api/users/{ann.id}", json={"password": "short"}).status_code == 400
+    assert ann.user(ann.id)["nickname"] == ann.nickname
+
+
+def test_nobody_changes_somebody_else(ann, bob, anonymous):
+    change = {"nickname": "anything"}
+    assert ann.put(f"/api/users/{bob.id}", json=change).status_code == 403
+    assert anonymous.put(f"/api/users/{bob.id}", json=change).status_code == 401
+    assert ann.put("/api/users/2147483647", json=change).status_code == 404
+    assert bob.user(bob.id)["nickname"] == bob.nickname
+
+
+def test_a_changed_password_signs_out_everywhere(ann, anonymous, until):
+    old = ann.credentials
+    assert ann.put(f"/api/users/{ann.id}", json={"password": PASSWORD}).status_code == 204
+    until(lambda: ann.get("/api/messages").status_code == 401, 2, "the token from before is refused")
+
+    assert anonymous.post("/api/tokens", auth=old).status_code == 401
+    ann.password = PASSWORD
+    ann.sign_in()
+    assert ann.get("/api/messages").status_code == 200
+
+
+def test_a_good_token_counts_as_being_seen(ann, anonymous, until):
+    before = anonymous.user(ann.id)
+    until(lambda: time.time() >= before["last_seen_at"] + 1, 3, "the next second")
+    assert anonymous.user(ann.id)["last_seen_at"] == before["last_seen_at"]
+    assert ann.get("/api/messages?limit=1").status_code == 200
+    after = until(
+        lambda: (user := anonymous.user(ann.id))["last_seen_at"] > before["last_seen_at"] and user, 2, "ann was seen"
+    )
+    assert after["updated_at"] == before["updated_at"]
+
+
+def test_users_come_and_go(ann, anonymous):
+    def listed(online: int) -> bool:
+        return ann.id in {user["id"] for user in anonymous.get(f"/api/users?online={online}").json()["users"]}
+
+    assert listed(online=0)
+    assert ann.put("/api/users/me").status_code == 204
+    assert anonymous.user(ann.id)["online"] is True
+    assert listed(online=1)
+    assert not listed(online=0)
+
+    assert ann.delete("/api/users/me").status_code == 204
+    assert anonymous.user(ann.id)["online"] is False
+    assert listed(online=0)
+
+
+def test_coming_and_going_takes_a_token(anonymous):
+    assert anonymous.put("/api/users/me").status_code == 401
+    assert anonymous.delete("/api/users/me").status_code == 401
