@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 
 import click
 
@@ -27,5 +28,5 @@ def command(what: str | None, options: tuple[str, ...]) -> None:
     if what not in ("unit", "stage0"):
         subprocess.run([paths.REPOSITORY / "platform" / "provision.sh", "--test"], check=True)
     os.chdir(paths.REPOSITORY)
-    pytest = ["pytest", f"--durations={SLOWEST}", *PARTS.get(what, []), *options]
-    os.execv(paths.BIN / "python", ["python", "-m", *pytest])
+    arguments = ["-m", "pytest", f"--durations={SLOWEST}", *PARTS.get(what, []), *options]
+    os.execv(sys.executable, [sys.executable, *arguments])
