@@ -79,6 +79,10 @@ class Workshop:
                 continue  # ended meanwhile, or somebody else's
         return found
 
+    def names(self) -> list[str]:
+        """Return the command lines of all processes."""
+        return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in self.processes()]
+
     def destroy(self) -> None:
         self.run("down", "--wipe")
         shutil.rmtree(self.run_folder, ignore_errors=True)
@@ -152,14 +156,19 @@ def until(condition, timeout: float, what: str):
     pytest.fail(f"not within {timeout} s: {what}")
 
 
+FIGURES = pytest.StashKey[list[str]]()
+
+
 @pytest.fixture
 def print_figure(pytestconfig):
-    """Print a measured figure where it is seen although the test passes."""
+    """Have a measured figure printed at the end of the run, so that it can be followed over time."""
+    return pytestconfig.stash.setdefault(FIGURES, []).append
 
-    def show(text: str) -> None:
-        pytestconfig.get_terminal_writer().line(f"\nfigure: {text}")
 
-    return show
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    terminalreporter.section("figures")
+    for figure in config.stash.get(FIGURES, []):
+        terminalreporter.line(figure)
 
 
 @pytest.fixture(name="until")

@@ -21,7 +21,11 @@ packages=(
     "etcd-client: to look into the registry by hand"
 )
 if [ "${1:-}" = --test ]; then
-    packages+=("chromium: two people chat in a real browser" "shellcheck: checks the shell scripts")
+    packages+=(
+        "chromium: two people chat in a real browser"
+        "debootstrap: makes the bare system in which the set-up is tested"
+        "shellcheck: checks the shell scripts"
+    )
 fi
 
 is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^installed$'; }
@@ -56,17 +60,15 @@ run_showing() {
 
 # Debian starts a server as it is installed, on its default port: ours are started by `./workshop up`, on others.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d ours='' status=0 package
+    local policy=/usr/sbin/policy-rc.d package
     if [ ! -e $policy ]; then
+        trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
         printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
         as_root chmod 755 $policy
-        ours=yes
     fi
-    run_showing '^(Get|Hit)' as_root apt-get update &&
-        run_showing '^(Unpacking|Setting up)' as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" || status=$?
-    [ -z "$ours" ] || as_root rm -f $policy
-    [ "$status" = 0 ] || return "$status"
+    run_showing '^(Get|Hit)' as_root apt-get update || return 1
+    run_showing '^(Unpacking|Setting up)' as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" || return 1
     if [ -d /run/systemd/system ]; then
         for package in "$@"; do
             case $package in
@@ -81,9 +83,13 @@ python_is_ready() { cmp -s requirements.lock .venv/requirements.lock; }
 frontend_is_ready() { cmp -s package-lock.json node_modules/installed-lock.json; }
 
 command -v dpkg-query >/dev/null || {
-    echo "This is neither Debian nor Ubuntu: use the virtual machine, \`vagrant up\`." >&2
+    echo "This is neither Debian nor Ubuntu: use a machine, or a virtual one, with Debian 12 or Ubuntu 24.04." >&2
     exit 2
 }
+if [ -x $python ] && ! $python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "$python is older than 3.11: use Debian 12 or Ubuntu 24.04." >&2
+    exit 2
+fi
 
 mapfile -t missing < <(missing_packages)
 install_command="apt-get install --no-install-recommends ${missing[*]%%:*}"
@@ -92,7 +98,10 @@ if [ "${1:-}" = --check ]; then
     [ ${#missing[@]} = 0 ] || printf 'missing package: %s\n' "${missing[@]}"
     python_is_ready || echo "missing: the Python packages of requirements.lock, in .venv/"
     frontend_is_ready || echo "missing: the front-end files of package-lock.json, in node_modules/"
-    if [ ${#missing[@]} = 0 ] || may_become_root; then
+    if [ ${#missing[@]} = 0 ] && python_is_ready && frontend_is_ready; then
+        echo "Nothing is missing."
+        exit 0
+    elif [ ${#missing[@]} = 0 ] || may_become_root; then
         echo "Run: ./workshop setup"
         exit 1
     fi

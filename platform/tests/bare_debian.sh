@@ -15,7 +15,6 @@ root=$(mktemp -d /tmp/bare-debian.XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
 
 make_archive() {
-    command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq debootstrap >/dev/null; }
     mkdir -p "$(dirname "$archive")"
     debootstrap --variant=minbase --include=ca-certificates bookworm "$root" >"$archive.log" 2>&1 ||
         { tail -n 20 "$archive.log" >&2 && return 1; }

@@ -178,9 +178,9 @@ class LoadBalancer:
 @pytest.fixture
 def load_balancer(folder, etcd, until):
     made = LoadBalancer(folder, etcd)
-    up = Up("test", "process", "sqlite", made.ports | {"registry": etcd.port}, {}, {})
+    up = Up("test", "process", "sqlite", made.ports | {"registry": etcd.port}, {}, {}, {})
     (folder / "stage.json").write_text(json.dumps(asdict(up)))
-    made.start({"tiny": registry.Service("tiny", ["/tiny"])})
+    made.start({"tiny": registry.Backend("tiny", ["/tiny"])})
 
     def answers() -> bool:
         try:

@@ -8,7 +8,7 @@ import time
 
 import requests
 
-from workshop.registry import TTL, Service, Upstream
+from workshop.registry import TTL, Backend, Upstream
 
 
 def test_a_path_that_nobody_answers_gets_a_json_error_with_the_request_id(load_balancer):
@@ -64,7 +64,7 @@ def test_a_new_instance_serves_soon_after_it_is_registered(
     for name in (f"tiny_v2_{number}" for number in range(20)):
         # The same process under other names: only the way from the registry to the first request is measured.
         registered = time.monotonic()
-        service_registry.register(Service("tiny", ["/tiny"], upstreams={name: address}), name)
+        service_registry.register(Backend("tiny", ["/tiny"], upstreams={name: address}), name)
         until(lambda name=name: load_balancer.served_by("/tiny") == name, 5, "served")
         times.append(1000 * (time.monotonic() - registered))
         service_registry.deregister("tiny", name)
@@ -124,7 +124,7 @@ def test_an_etcd_that_lost_its_data_takes_nothing_out_of_rotation(load_balancer,
 def test_an_instance_that_is_lost_while_etcd_is_away_leaves_one_ttl_after_its_return(
     load_balancer, service_registry, etcd, until
 ):
-    service = Service("tiny", ["/tiny"], upstreams={"tiny_v1_gone": Upstream("127.0.0.1", 9)})
+    service = Backend("tiny", ["/tiny"], upstreams={"tiny_v1_gone": Upstream("127.0.0.1", 9)})
     service_registry.register(service, "tiny_v1_gone")
     until(lambda: "tiny_v1_gone" in load_balancer.servers("tiny"), 5, "known")
     etcd.stop()

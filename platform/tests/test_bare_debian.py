@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-TIMEOUT = 600  # seconds, of which downloading takes the most
+TIMEOUT = 400  # seconds, of which downloading takes the most; measured: 80 to 160
+NO_SYSTEM = 125  # the script's exit status when the bare system cannot be made
 # As root; then as a user who may not become root, with something missing; then as one who may.
 SCRIPT = r"""
 set -euo pipefail
@@ -47,14 +47,16 @@ echo "--- the end"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a chroot")
-@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("apt-get"), reason="needs Debian's debootstrap")
-@pytest.mark.timeout(TIMEOUT)
+@pytest.mark.skipif(not shutil.which("debootstrap"), reason="debootstrap is missing: provision.sh --test installs it")
+@pytest.mark.timeout(TIMEOUT + 30)
 def test_one_command_brings_up_the_application_on_a_bare_debian(tmp_path, print_figure):
     script = tmp_path / "script"
     script.write_text(SCRIPT)
-    result = subprocess.run(
-        [HERE / "bare_debian.sh", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT
-    )
+    # timeout(1) ends the script, whose trap clears up, with all that runs in it.
+    command = ["timeout", "--kill-after=20", str(TIMEOUT), HERE / "bare_debian.sh", script]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode == NO_SYSTEM:
+        pytest.skip(f"no bare system could be made: {result.stdout[-300:]}")
     assert result.returncode == 0, result.stdout
     parts = dict(re.findall(r"(?ms)^--- ([a-z ]+)$(.*?)(?=^--- |\Z)", result.stdout))
 

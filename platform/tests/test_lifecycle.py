@@ -1,6 +1,7 @@
 """Up, down, and everything that can go wrong on the way, as a user meets it: sentences, exit codes, nothing left."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,8 +13,12 @@ import pytest
 import requests
 
 from workshop import binaries
+from workshop.registry import Backend, Registry, Upstream
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+BREAKING = ("from flask import Blueprint", "from flask import NoBlueprint")  # compiles, and fails when it is run
 
 
 def listening_ports(pids) -> set[int]:
@@ -43,10 +48,11 @@ def test_up_after_a_down_answers_soon_and_down_leaves_nothing(workshop, print_fi
 
 def test_up_of_what_is_up_says_so_and_changes_nothing(workshop):
     before = workshop.up()
-    again = workshop.run("up", "stage0")
+    again = workshop.run("up", "stage0", "--port", before["url"].split(":")[2].strip("/"))
 
     assert "stage0 is up already" in again.stdout
     assert workshop.status() == before
+    assert "`./workshop down` comes first" in workshop.run("up", "stage0", "--port", "1", expect=1).stderr
 
 
 def test_down_when_nothing_is_up_says_so(workshop):
@@ -54,7 +60,8 @@ def test_down_when_nothing_is_up_says_so(workshop):
 
 
 def test_commands_that_need_a_stage_name_up(workshop):
-    for arguments in (("status",), ("scale", "monolith=2"), ("kill", "monolith"), ("probe",), ("logs",)):
+    commands = ["scale monolith=2", "kill monolith", "stop monolith", "start monolith", "restart monolith"]
+    for arguments in [command.split() for command in [*commands, "status", "open", "probe", "logs"]]:
         result = workshop.run(*arguments, expect=1)
         assert "Error: No" in result.stderr, arguments
 
@@ -104,6 +111,96 @@ def test_stop_answers_503_and_start_brings_it_back(workshop):
 
     workshop.run("start", "monolith")
     assert requests.get(url, timeout=5).status_code == 200
+
+
+def test_an_interrupted_down_leaves_nothing_that_the_next_up_minds(workshop, until):
+    workshop.up()
+    process = workshop.popen("down", start_new_session=True)
+    until(lambda: "beat" not in str(workshop.names()), 20, "some of it has ended")
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert requests.get(workshop.up()["url"], timeout=5).status_code == 200
+
+
+def test_an_interrupted_scale_leaves_what_was_there(workshop, until):
+    workshop.up()
+    process = workshop.popen("scale", "monolith=3", start_new_session=True)
+    until(lambda: len(workshop.instances()) > 1, 20, "some have been added")
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert [i["state"] for i in workshop.instances()] == ["UP"]
+    assert "monolith: 2 in rotation" in workshop.run("scale", "monolith=2").stdout
+
+
+def test_scaling_down_takes_the_dead_first(workshop):
+    workshop.up()
+    workshop.run("scale", "monolith=3")
+    dead, *living = [i["id"] for i in workshop.instances()]
+    workshop.run("kill", dead)
+    workshop.run("scale", "monolith=2")
+
+    assert [i["id"] for i in workshop.instances()] == living
+
+
+def test_what_is_stopped_is_not_scaled(workshop):
+    workshop.up()
+    workshop.run("stop", "monolith")
+
+    assert "`./workshop start monolith` comes first" in workshop.run("scale", "monolith=2", expect=1).stderr
+
+
+def test_a_foreign_instance_in_the_registry_is_shown_and_left_alone(workshop, until):
+    status = workshop.up()
+    foreign = Registry(next(s["address"] for s in status["stores"] if s["name"] == "registry"))
+    backend = Backend("monolith", ["/"], sticky=["/socket.io"], upstreams={"stranger": Upstream("127.0.0.1", 9)})
+    foreign.register(backend, "stranger")
+    until(lambda: "stranger" in [i["id"] for i in workshop.instances()], 5, "the stranger is shown")
+    workshop.run("scale", "monolith=2")
+    workshop.run("scale", "monolith=1")
+
+    assert len([i for i in workshop.instances() if i["id"] != "stranger"]) == 1
+
+
+def test_a_database_that_was_removed_is_made_again(workshop):
+    workshop.up()
+    workshop.run("down")
+    for file in (workshop.run_folder / "data").glob("parley.db*"):
+        file.unlink()
+
+    url = workshop.up()["url"]
+    assert requests.get(f"{url}api/messages", timeout=5).json()["messages"] == []
+
+
+def test_a_restart_that_failed_can_be_repeated_or_undone(copied_workshop):
+    url = copied_workshop.up()["url"]
+    copied_workshop.run("scale", "monolith=2")
+    edit(copied_workshop, "parley/health.py", *BREAKING)
+    assert "The migration of monolith failed" in copied_workshop.run("restart", "monolith", expect=1).stderr
+
+    copied_workshop.run("start", "monolith")  # what was there before
+    assert [(i["version"], i["state"]) for i in copied_workshop.instances()] == [("v1", "UP")] * 2
+    edit(copied_workshop, "parley/health.py", *reversed(BREAKING))
+    edit(copied_workshop, "parley/health.py", "GET /healthz", "GET /healthz, corrected")
+    copied_workshop.run("restart", "monolith")
+    assert [(i["version"], i["state"]) for i in copied_workshop.instances()] == [("v3", "UP")] * 2
+    assert requests.get(url, timeout=5).status_code == 200
+
+
+def test_logs_follows_an_instance_that_is_added_meanwhile(workshop, until):
+    workshop.up()
+    follower = workshop.popen("logs", "monolith", "-f", start_new_session=True)
+    workshop.run("scale", "monolith=2")
+    new = workshop.instances()[-1]["id"], workshop.instances()[0]["id"]
+    seen: set[str] = set()
+    for line in follower.stdout:
+        seen |= {name for name in new if name in line}
+        if len(seen) == 2:
+            break
+    os.killpg(follower.pid, signal.SIGINT)
+    follower.communicate(timeout=10)
+    assert follower.returncode == 0
 
 
 def test_restart_deploys_what_has_been_edited(copied_workshop):
@@ -217,13 +314,58 @@ def test_a_malformed_stage_toml_is_named_with_line_and_key(copied_workshop, old,
     assert expected in message
 
 
+def edit(workshop, file: str, old: str, new: str) -> None:
+    path = workshop.repository / "stage0-monolith" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
 def test_a_service_that_crashes_at_start_is_shown_with_its_last_lines(copied_workshop):
-    factory = copied_workshop.repository / "stage0-monolith" / "parley" / "health.py"
-    factory.write_text(factory.read_text() + '\nraise RuntimeError("this build is broken")\n')
+    edit(copied_workshop, "stage.toml", "parley:create_app()", "parley:create_no_app()")
 
     message = fails_and_leaves_nothing(copied_workshop, "up", "stage0")
-    assert "does not start" in message or "failed" in message
-    assert "this build is broken" in message
+    assert re.search(r"monolith_v1_\w{4} does not start\. Its last lines:", message)
+    assert "create_no_app" in message
+
+
+def test_a_program_that_crashes_later_than_its_start_is_shown_too(copied_workshop):
+    edit(
+        copied_workshop, "stage.toml", '["celery", "--app", "parley.worker", "beat"', '["sh", "-c", "sleep 1.5; exit 3"'
+    )
+
+    started = time.monotonic()
+    assert "does not start" in fails_and_leaves_nothing(copied_workshop, "up", "stage0")
+    assert time.monotonic() - started < 20
+
+
+def test_a_migration_that_fails_is_shown(copied_workshop):
+    edit(copied_workshop, "parley/health.py", *BREAKING)
+
+    message = fails_and_leaves_nothing(copied_workshop, "up", "stage0")
+    assert "The migration of monolith failed" in message
+    assert BREAKING[1] in message
+
+
+@pytest.mark.parametrize("command", ['["celery", "--app", "parley.worker", "beat"', '["flask"'])
+def test_a_command_that_does_not_exist_is_named(copied_workshop, command):
+    edit(copied_workshop, "stage.toml", command, command.replace('["', '["no-'))
+
+    message = fails_and_leaves_nothing(copied_workshop, "up", "stage0")
+    assert command[2:].split('"')[0] in message
+
+
+def test_a_folder_with_a_blank_in_its_path(workshop):
+    workshop.run_folder = workshop.run_folder / "with blank"
+    assert "has blanks or unusual characters" in fails_and_leaves_nothing(workshop, "up", "stage0")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user(workshop):
+    os.chown(workshop.run_folder, 65534, 65534)
+    for command in (["up", "stage0"], ["status"], ["down"]):
+        assert "belongs to user 65534" in workshop.run(*command, expect=1).stderr
+    assert "belongs to user 65534" in workshop.run("doctor", expect=2).stdout
+    os.chown(workshop.run_folder, 0, 0)
 
 
 def test_a_service_that_does_not_compile_is_named(copied_workshop):
@@ -238,6 +380,7 @@ def test_wrong_arguments_of_scale_and_kill(workshop):
 
     assert "use `./workshop stop monolith`" in workshop.run("scale", "monolith=0", expect=1).stderr
     assert "it has monolith, worker, beat" in workshop.run("scale", "nobody=2", expect=1).stderr
+    assert "use `restart monolith`" in workshop.run("restart", "worker", expect=1).stderr
     assert "not of the form SERVICE=N" in workshop.run("scale", "monolith", expect=2).stderr
     assert "There is no service or instance 'nobody'" in workshop.run("kill", "nobody", expect=1).stderr
     assert "there is no signal" in workshop.run("kill", "monolith", "--signal", "NONE", expect=2).stderr

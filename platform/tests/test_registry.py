@@ -1,13 +1,14 @@
 """The registry, against a real etcd."""
 
+import socket
 import time
 
 import pytest
 
 from workshop import registry
-from workshop.registry import NotRegistered, Registry, RegistryUnavailable, Service, Upstream
+from workshop.registry import Backend, NotRegistered, Registry, RegistryUnavailable, Upstream
 
-TINY = Service("tiny", ["/tiny"], upstreams={"tiny_v1_a": Upstream("127.0.0.1", 21001)})
+TINY = Backend("tiny", ["/tiny"], upstreams={"tiny_v1_a": Upstream("127.0.0.1", 21001)})
 
 
 def test_a_registered_instance_is_in_the_snapshot(service_registry):
@@ -57,7 +58,7 @@ def test_a_write_wakes_those_who_watch(service_registry):
 
 def test_a_route_wins_over_a_location_and_over_nothing_that_does_not_exist(service_registry):
     service_registry.register(TINY, "tiny_v1_a")
-    other = Service("other", ["/other"], upstreams={"other_v1_a": Upstream("127.0.0.1", 21002)})
+    other = Backend("other", ["/other"], upstreams={"other_v1_a": Upstream("127.0.0.1", 21002)})
     service_registry.register(other, "other_v1_a")
     # Escaped twice: etcd unescapes a key once.
     service_registry.etcd.write("/routes/%252Ftiny", "other")
@@ -81,6 +82,9 @@ def test_a_route_wins_over_a_location_and_over_nothing_that_does_not_exist(servi
         ("/services/ti ny/location", "/evil"),
         ("/services/tiny/unknown", "value"),
         ("/elsewhere", "value"),
+        ("/services/no_route/location", "/evil"),
+        ("/services/public/location", "/evil"),
+        ("/services/tiny/upstream/FRONTEND", "127.0.0.1:21002"),
     ],
 )
 def test_a_hostile_value_does_not_get_in(service_registry, key, value):
@@ -102,3 +106,11 @@ def test_a_confirmation_counts_for_one_address_only(service_registry):
 def test_a_registry_that_is_away_is_said_to_be():
     with pytest.raises(RegistryUnavailable):
         Registry("127.0.0.1:1").snapshot()
+
+
+def test_a_registry_that_says_nothing_is_not_waited_for_long():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        with pytest.raises(RegistryUnavailable):
+            Registry(f"127.0.0.1:{silent.getsockname()[1]}").snapshot()
+    assert time.monotonic() - started < registry.TIMEOUT + 1

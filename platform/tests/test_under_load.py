@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import psutil
@@ -14,18 +15,22 @@ LEAST_READS, LEAST_WRITES = 50, 20  # a second, so that the load counts as one
 
 def assert_flawless(ledger, seconds: float, posts_may_fail: int = 0) -> None:
     """Assert that the load was what it is meant to be, and that nothing failed, was lost or doubled."""
+    assert ledger.is_counted
     assert ledger.failed("GET") == []
     assert len(ledger.failed("POST")) <= posts_may_fail, ledger.failed("POST")
     assert (ledger.lost, ledger.doubled) == ([], [])
     assert len(ledger.of("GET")) >= LEAST_READS * seconds
     assert len(ledger.of("POST")) >= LEAST_WRITES * seconds
+    # A push may fall into the moment in which all listeners reconnect; their pages would catch up.
+    assert len(ledger.pushed & set(ledger.acknowledged.values())) >= 0.9 * len(ledger.acknowledged)
 
 
 def summary(ledger) -> str:
     return (
         f"{len(ledger.of('GET'))} GETs, {len(ledger.failed('GET'))} failed, p99 {ledger.percentile('GET', 99):.0f} ms; "
         f"{len(ledger.of('POST'))} POSTs, {len(ledger.failed('POST'))} failed, "
-        f"p99 {ledger.percentile('POST', 99):.0f} ms"
+        f"p99 {ledger.percentile('POST', 99):.0f} ms, "
+        f"{len(ledger.pushed & set(ledger.acknowledged.values()))} of {len(ledger.acknowledged)} pushed"
     )
 
 
@@ -53,6 +58,47 @@ def test_scaling_from_one_to_four_and_back_fails_no_request(stage, print_figure)
         took = time.monotonic() - started
     print_figure(f"scaling 1→4→1 in {took:.1f} s: {summary(probe.ledger)}")
     assert_flawless(probe.ledger, took - 1)
+
+
+class Watch:
+    """Looks all the time how many instances are in rotation."""
+
+    def __init__(self, stage):
+        self.stage, self.counts, self.is_over = stage, [], threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        while not self.is_over.wait(0.01):
+            self.counts.append(len(in_rotation(self.stage)))
+
+    def __enter__(self) -> "Watch":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.is_over.set()
+        self.thread.join()
+
+
+def test_scaling_never_has_fewer_in_rotation_than_the_smaller_of_before_and_after(stage):
+    with Watch(stage) as watch:
+        stage.run("scale", "monolith=2")
+        stage.run("scale", "monolith=3")
+    assert min(watch.counts) == 2
+    assert max(watch.counts) == 3
+
+
+def test_a_frozen_instance_leaves_rotation_and_is_replaced(stage, print_figure, until):
+    victim = stage.instances()[0]
+    frozen = time.monotonic()
+    stage.run("kill", victim["id"], "--signal", "STOP")
+    until(lambda: victim["id"] not in in_rotation(stage), 10, "out of rotation")
+    out = time.monotonic() - frozen
+    until(lambda: victim["id"] in in_rotation(stage), 30, "replaced")
+    replaced = time.monotonic() - frozen
+    print_figure(f"SIGSTOP → out of rotation {out:.1f} s, → replaced {replaced:.1f} s")
+    assert out < 2.5  # 2 s, and the command's own start
+    assert replaced < 15
 
 
 def test_the_probe_command_prints_its_ledger_and_exits_with_0_when_nothing_failed(stage):

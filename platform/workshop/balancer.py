@@ -22,7 +22,7 @@ from workshop.errors import WorkshopError
 from workshop.files import write_atomically
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.logs import log_to_stdout
-from workshop.registry import TTL, Registry, RegistryUnavailable, Service, Snapshot, Upstream
+from workshop.registry import TTL, Backend, Registry, RegistryUnavailable, Snapshot, Upstream
 
 RECONCILE = 5  # seconds between two passes when nothing happens
 DRAIN_POLL = 0.02  # seconds between two looks at an instance that is finishing its requests
@@ -56,7 +56,7 @@ class LastGood:
         self.hold_until = 0.0
         self.unseen: set[tuple[str, str]] = set()  # (service, instance), or (service, "") for the service itself
 
-    def complete(self, snapshot: Snapshot) -> dict[str, Service]:
+    def complete(self, snapshot: Snapshot) -> dict[str, Backend]:
         """Return the snapshot's services, completed by what may not count as gone yet."""
         if self.registry_was_away or snapshot.index < self.index:  # an index runs backwards when etcd was wiped
             self.hold_until = time.monotonic() + TTL
@@ -80,16 +80,16 @@ class LastGood:
         return completed
 
 
-def save(file: Path, services: dict[str, Service]) -> None:
+def save(file: Path, services: dict[str, Backend]) -> None:
     write_atomically(file, json.dumps({name: dataclasses.asdict(s) for name, s in services.items()}, indent=2))
 
 
-def _service_from(saved: dict) -> Service:
+def _service_from(saved: dict) -> Backend:
     upstreams = {name: Upstream(**upstream) for name, upstream in saved["upstreams"].items()}
-    return Service(**saved | {"upstreams": upstreams})
+    return Backend(**saved | {"upstreams": upstreams})
 
 
-def seed(services: dict[str, Service], ports: dict[str, int], folder: Path) -> None:
+def seed(services: dict[str, Backend], ports: dict[str, int], folder: Path) -> None:
     """Write the files HAProxy starts with: the stage's services, without an instance yet."""
     table = Snapshot(services, {}, 0).table()
     write_atomically(folder / "haproxy.cfg", haproxy.render(services, ports, folder))
@@ -114,6 +114,7 @@ class Balancer:
         self.ports = ports
         self.folder = folder
         self.last_good = LastGood(folder / "last_good.json")
+        self.frame = haproxy.frame((folder / "haproxy.cfg").read_text())  # that HAProxy runs
         self.news: queue.SimpleQueue[Snapshot | None] = queue.SimpleQueue()  # None: the registry is away
         self.draining: dict[tuple[str, str], Leaving] = {}  # by service and instance
 
@@ -123,17 +124,26 @@ class Balancer:
         watcher.start()
         snapshot, pause = None, RECONCILE
         while watcher.is_alive():  # should a bug end it, end as well: the supervisor starts us anew
-            try:
-                snapshot = self.news.get(timeout=pause)
-            except queue.Empty:
-                pass  # time for a look at what is draining, and for setting right what has drifted
+            for news in self.take_news(pause):
+                snapshot = news
+                if news is None:
+                    self.last_good.registry_was_away = True
             if snapshot is None:
-                self.last_good.registry_was_away = True
                 pause = RECONCILE
             elif not self.make_pass(snapshot):
                 pause = RETRY
             else:
                 pause = DRAIN_POLL if self.draining else RECONCILE
+
+    def take_news(self, timeout: float) -> list[Snapshot | None]:
+        """Return all news there is; none after `timeout` seconds: time to look at what drains or has drifted."""
+        try:
+            news = [self.news.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        while not self.news.empty():
+            news.append(self.news.get())
+        return news
 
     def watch(self) -> None:
         """Pass on each state of the registry: read it, wait for a change, read it again."""
@@ -159,12 +169,12 @@ class Balancer:
             return False
         return True
 
-    def apply(self, services: dict[str, Service], table: dict[str, str]) -> None:
+    def apply(self, services: dict[str, Backend], table: dict[str, str]) -> None:
         """Write haproxy.cfg; reload for other services, use the Runtime API for other instances and routes."""
         target, routes_target = self.folder / "haproxy.cfg", self.folder / "routes.map"
         config, written = haproxy.render(services, self.ports, self.folder), target.read_text()
         routes = haproxy.render_map(table)
-        other_frame = haproxy.frame(config) != haproxy.frame(written)
+        other_frame = haproxy.frame(config) != self.frame
         if other_frame:
             # Not for instances alone: their lines differ in values only, which were checked when they were read,
             # and the check takes 40 ms.
@@ -177,12 +187,13 @@ class Balancer:
         if other_frame or not services.keys() <= running.keys():
             log.info("reload: the services are now %s", ", ".join(sorted(services)))
             self.runtime.reload()
+            self.frame = haproxy.frame(config)
             running = self.runtime.servers()
         for service in services.values():
             self.reconcile(service, running[service.name])
         self.runtime.set_map(routes_target, dict(line.split() for line in routes.splitlines()))
 
-    def reconcile(self, service: Service, running: dict[str, dict[str, str]]) -> None:
+    def reconcile(self, service: Backend, running: dict[str, dict[str, str]]) -> None:
         """Add, change and take out instances of one service until HAProxy has those wanted."""
         for name, upstream in service.upstreams.items():
             server = running.get(name)

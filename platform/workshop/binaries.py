@@ -22,7 +22,6 @@ BINARIES = {
     "haproxy": Binary("-v", (2, 6), "servers are added while it runs"),
     "redis-server": Binary("--version", (6, 0), "the oldest that a supported distribution has"),
     "etcd": Binary("--version", (3, 4), "it must know --enable-v2, which 3.6 does not any more", (3, 6)),
-    "etcdctl": Binary("version", (3, 4), "it belongs to etcd"),
     "setpriv": Binary("--version", (2, 33), "it must know --pdeathsig"),
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from workshop import binaries, paths, ports, state, supervisor, system
+from workshop import binaries, lifecycle, paths, ports, state, supervisor
 from workshop.errors import WorkshopError
 
 READY, MEND, ADMINISTRATOR = 0, 1, 2
@@ -46,20 +46,22 @@ def binary(name: str) -> Finding:
         return Finding(
             ADMINISTRATOR,
             f"{name} {version} will not do: {binaries.BINARIES[name].why}",
-            "use Debian 12 or Ubuntu 24.04, or the virtual machine (`vagrant up`)",
+            "use Debian 12 or Ubuntu 24.04",
         )
     return Finding(READY, f"{name} {version}")
 
 
 def run_folder() -> Finding:
-    """Look whether .run/ can be written, and whether its paths are short enough for sockets."""
+    """Look whether .run/ is ours, can be written, and has a path that the servers can live with."""
+    try:
+        state.refuse_foreign_folder()
+    except WorkshopError as error:
+        return Finding(ADMINISTRATOR, error.message)
     parent = paths.RUN if paths.RUN.exists() else paths.RUN.parent
     if not os.access(parent, os.W_OK | os.X_OK):
-        return Finding(
-            MEND, f"{parent} cannot be written by you", f"sudo chown -R {os.getuid()}:{os.getgid()} {parent}"
-        )
-    if len(str(supervisor.SOCKET)) > supervisor.LONGEST_SOCKET:
-        return Finding(MEND, f"{paths.RUN} is too long a path for sockets", "move the repository to a shorter one")
+        return Finding(MEND, f"{parent} cannot be written by you", "put the repository where you can write")
+    if problem := supervisor.problem_with_path():
+        return Finding(MEND, problem)
     return Finding(READY, f"{paths.RUN} can be written")
 
 
@@ -81,10 +83,10 @@ def memory() -> Finding:
 
 def public_port() -> Finding:
     """Look whether the page's usual port is free, or ours."""
-    try:
-        return Finding(READY, f"{state.load().stage} is up: {state.load().url}")
-    except WorkshopError:
-        if ports.is_free(system.PUBLIC_PORT):
-            return Finding(READY, f"port {system.PUBLIC_PORT} is free")
-        holder = ports.listener(system.PUBLIC_PORT) or "another user's program"
-        return Finding(READY, f"port {system.PUBLIC_PORT} is taken ({holder}): `up` will choose another and say which")
+    if paths.STATE.exists() and supervisor.is_running():
+        return Finding(READY, f"a stage is up: {paths.STATE}")
+    if paths.STATE.exists():
+        return Finding(MEND, "a run was cut off, or this machine has crashed", "`down` cleans up, and so does `up`")
+    if problem := ports.problem(lifecycle.PUBLIC_PORT):
+        return Finding(READY, f"{problem}: `up` will choose another and say which")
+    return Finding(READY, f"port {lifecycle.PUBLIC_PORT} is free")

@@ -5,9 +5,3 @@ import click
 
 class WorkshopError(click.ClickException):
     """One sentence that says what is wrong and what to do; click prints it on stderr and exits with 1."""
-
-
-class NeedsAdministrator(WorkshopError):
-    """The same, for what only an administrator of this machine can mend."""
-
-    exit_code = 2

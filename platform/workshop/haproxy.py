@@ -13,7 +13,7 @@ import jinja2
 
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
-from workshop.registry import Service, Upstream
+from workshop.registry import Backend, Upstream
 from workshop.waiting import wait_until
 
 COOKIE = "sticky_instance"
@@ -59,7 +59,7 @@ def _template() -> jinja2.Template:
     return environment.get_template("haproxy.cfg.j2")
 
 
-def render(services: dict[str, Service], ports: dict[str, int], folder: Path) -> str:
+def render(services: dict[str, Backend], ports: dict[str, int], folder: Path) -> str:
     """Return the whole haproxy.cfg for this set of services and instances."""
     return _template().render(
         services=sorted(services.values(), key=lambda service: service.name),
@@ -85,7 +85,7 @@ def check(config: str, folder: Path) -> None:
     """Have HAProxy check a configuration. Raises WorkshopError with what it says."""
     candidate = folder / "haproxy.cfg.new"
     write_atomically(candidate, config)
-    command = ["haproxy", "-c", "-q", "-f", candidate]
+    command = ["haproxy", "-c", "-f", candidate]
     result = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT)
     if result.returncode:
         raise WorkshopError(f"HAProxy does not accept {candidate}: {result.stderr.strip()}")

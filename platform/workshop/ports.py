@@ -13,19 +13,37 @@ HOST = "127.0.0.1"
 # that the port of an instance that has just died is not soon another's.
 RANGE = range(20000, 32000)
 ATTEMPTS = 100
+CONNECT_TIMEOUT = 0.5  # seconds; loopback takes microseconds
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on this loopback port now."""
+    """Tell whether a server of this user could listen on this loopback port now."""
+    return problem(port) is None
+
+
+def problem(port: int) -> str | None:
+    """Say what keeps a server of this user from listening on this loopback port; None when nothing does."""
     with socket.socket() as probe:
         # Servers set SO_REUSEADDR too: connections lingering in TIME_WAIT do not keep them from binding.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
+        except PermissionError:
+            return f"Port {port} is for root only, as all below 1024 are"
         except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return False
-            raise
+            if error.errno != errno.EADDRINUSE:
+                raise
+            holder = listener(port)
+            return f"Port {port} is taken{f' by {holder}' if holder else ''}"
+    return None
+
+
+def answers(port: int) -> bool:
+    """Tell whether something accepts connections on this loopback port."""
+    try:
+        socket.create_connection((HOST, port), timeout=CONNECT_TIMEOUT).close()
+    except OSError:
+        return False
     return True
 
 
@@ -43,5 +61,8 @@ def listener(port: int) -> str | None:
     """Describe the process that listens on this port, as far as this user may see it."""
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-            return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
+            try:
+                return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
+            except psutil.NoSuchProcess:
+                return None
     return None

@@ -20,6 +20,7 @@ from workshop.errors import WorkshopError
 from workshop.waiting import wait_until
 
 TIMEOUT = 10  # seconds: longer than the system lets any request take, so that the answer is the system's own
+PUSH_TIMEOUT = 2  # seconds for the last pushes to arrive
 BACK_TIMEOUT = 30  # seconds for the system to be back when the load has ended
 PAGE = 500  # messages per page when looking for them afterwards, the most that the API gives
 
@@ -58,6 +59,8 @@ class Ledger:
     stored: collections.Counter = field(default_factory=collections.Counter)  # number → rows
     pushed: set[int] = field(default_factory=set)  # ids that reached a listener
     reconnects: int = 0
+    duration: float = 0.0  # seconds that the load lasted
+    is_counted: bool = False  # whether `stored` is known: not when the system did not come back
 
     def of(self, method: str) -> list[Answer]:
         return [answer for answer in self.answers if answer.method == method]
@@ -78,7 +81,7 @@ class Ledger:
     def longest_silence(self) -> float:
         """The longest time, in seconds, in which nobody got a good answer."""
         good = sorted(answer.at + answer.took for answer in self.answers if not answer.failure)
-        return max((later - earlier for earlier, later in itertools.pairwise(good)), default=0.0)
+        return max(later - earlier for earlier, later in itertools.pairwise([0.0, *good, self.duration]))
 
     def percentile(self, method: str, percent: int) -> float:
         """Return the time, in milliseconds, within which so many percent of the good answers came."""
@@ -118,9 +121,11 @@ class Probe:
         return self
 
     def __exit__(self, *exception) -> None:
+        self.ledger.duration = time.monotonic() - self.started
         self.stopping.set()
         for thread in self.threads:
             thread.join()
+        wait_until(lambda: self.ledger.pushed.issuperset(self.ledger.acknowledged.values()), PUSH_TIMEOUT)
         for listener in self.listeners:
             listener.disconnect()
         if exception[0] is None:
@@ -204,18 +209,19 @@ class Probe:
             while url:
                 page = wait_until(lambda url=url: _page(http, url), BACK_TIMEOUT)
                 if not page:
-                    raise WorkshopError(f"{url} has not answered for {BACK_TIMEOUT} s: nobody can say what is lost.")
+                    return
                 for message in page["messages"]:
                     if message["user_id"] == self.user_id:
                         self.ledger.stored[int(message["source"].split()[1])] += 1
                 following = page["_links"].get("next")
                 url = following and self.url + following
+        self.ledger.is_counted = True
 
 
 def _page(http: requests.Session, url: str) -> dict | None:
     try:
         answer = http.get(url, timeout=TIMEOUT)
-    except requests.ConnectionError:
+    except requests.RequestException:
         return None
     return answer.json() if answer.ok else None
 

@@ -31,6 +31,8 @@ DRAINED_TTL = 60  # seconds for which the confirmation stands: longer than any s
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 PREFIX = re.compile(r"/[A-Za-z0-9._~/-]{0,127}")
+# HAProxy's configuration has sections, and its statistics rows, of these names already.
+RESERVED = {"public", "internal", "statistics", "no_route", "FRONTEND", "BACKEND"}
 BALANCE = ("roundrobin", "leastconn", "source", "static-rr", "first", "random")
 UPSTREAM = re.compile(r"(?P<host>[0-9.]{7,15}):(?P<port>[0-9]{1,5})(?: weight (?P<weight>[0-9]{1,3}))?")
 
@@ -59,8 +61,8 @@ class Upstream:
 
 
 @dataclass
-class Service:
-    """A service as the load balancer sees it."""
+class Backend:
+    """A service as the load balancer sees it: in HAProxy's words, a backend."""
 
     name: str
     locations: list[str] = field(default_factory=list)
@@ -73,13 +75,13 @@ class Service:
 class Snapshot:
     """Everything that the registry holds at one moment."""
 
-    services: dict[str, Service]
+    services: dict[str, Backend]
     routes: dict[str, str]  # prefix → service
     index: int  # etcd's, to watch from
 
-    def service(self, name: str) -> Service:
+    def service(self, name: str) -> Backend:
         """Return the service called `name`, added if it is new."""
-        return self.services.setdefault(name, Service(name))
+        return self.services.setdefault(name, Backend(name))
 
     def table(self) -> dict[str, str]:
         """Return which service answers which prefix: the services' locations, then the routes over them."""
@@ -94,8 +96,10 @@ class Registry:
         host, port = address.split(":")
         # allow_reconnect makes the constructor look for other members of a cluster, and fail without one.
         self.etcd = etcd.Client(host=host, port=int(port), read_timeout=TIMEOUT, allow_reconnect=False)
+        # urllib3 would try four times, and wait TIMEOUT each time: our callers decide what is tried again, and when.
+        self.etcd.http.connection_pool_kw["retries"] = False
 
-    def register(self, service: Service, instance: str) -> None:
+    def register(self, service: Backend, instance: str) -> None:
         """Announce an instance, and with it what the load balancer needs to know of its service."""
         self._set(f"/services/{service.name}/location", " ".join(service.locations))
         self._set(f"/services/{service.name}/backend/balance", service.balance)
@@ -173,23 +177,27 @@ class Registry:
 def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
     """Add what stands in the registry at `path` to the snapshot; tell whether it was well-formed."""
     match path:
-        case ["services", service, "location"] if NAME.fullmatch(service) and _are_prefixes(value):
+        case ["services", service, "location"] if _is_name(service) and _are_prefixes(value):
             snapshot.service(service).locations = value.split()
-        case ["services", service, "backend", "sticky"] if NAME.fullmatch(service) and _are_prefixes(value):
+        case ["services", service, "backend", "sticky"] if _is_name(service) and _are_prefixes(value):
             snapshot.service(service).sticky = value.split()
-        case ["services", service, "backend", "balance"] if NAME.fullmatch(service) and value in BALANCE:
+        case ["services", service, "backend", "balance"] if _is_name(service) and value in BALANCE:
             snapshot.service(service).balance = value
         case ["services", service, "upstream", instance] if (
-            NAME.fullmatch(service) and NAME.fullmatch(instance) and (upstream := _parse_upstream(value))
+            _is_name(service) and _is_name(instance) and (upstream := _parse_upstream(value))
         ):
             snapshot.service(service).upstreams[instance] = upstream
-        case ["routes", prefix] if PREFIX.fullmatch(unquote(prefix)) and NAME.fullmatch(value):
+        case ["routes", prefix] if PREFIX.fullmatch(unquote(prefix)) and _is_name(value):
             snapshot.routes[unquote(prefix)] = value
         case ["drained", _, _]:
             pass
         case _:
             return False
     return True
+
+
+def _is_name(value: str) -> bool:
+    return bool(NAME.fullmatch(value)) and value not in RESERVED
 
 
 def _are_prefixes(value: str) -> bool:

@@ -26,7 +26,7 @@ import requests
 from workshop.files import write_atomically
 from workshop.logs import log_to_stdout
 from workshop.ports import HOST, free_port
-from workshop.registry import HEARTBEAT, NotRegistered, Registry, RegistryUnavailable, Service, Upstream
+from workshop.registry import HEARTBEAT, Backend, NotRegistered, Registry, RegistryUnavailable, Upstream
 from workshop.waiting import POLL
 
 START_TIMEOUT = 20  # seconds for a service to answer its first health check
@@ -75,7 +75,7 @@ class Sidecar:
     def __init__(self, instance: Instance):
         self.instance = instance
         self.upstream = Upstream(HOST, free_port(), instance.weight)
-        self.service = Service(
+        self.service = Backend(
             instance.service,
             instance.locations,
             instance.balance,
@@ -85,6 +85,7 @@ class Sidecar:
         self.registry = Registry(instance.registry)
         self.http = requests.Session()
         self.http.trust_env = False  # a proxy from the environment has no business on loopback
+        self.http.headers["Connection"] = "close"  # an open connection of ours would hold up the service's graceful end
         self.failed_checks = 0
         self.is_registered = False
 

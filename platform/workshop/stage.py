@@ -2,10 +2,11 @@
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workshop import paths
+from workshop import paths, registry
 from workshop.errors import WorkshopError
 
 FILE = "stage.toml"
@@ -13,6 +14,7 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 PREFIX = re.compile(r"/[A-Za-z0-9._~/-]*")
 BALANCE = ("roundrobin", "leastconn", "source")
 STORE_KINDS = ("sql", "redis")
+RESERVED = registry.RESERVED | {"etcd", "redis", "haproxy", "balancer", "supervisord"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Reader:
         self.text = text
 
     def stage(self, name: str, tables: dict) -> Stage:
-        self.keys("", tables, {"title": "text", "stores": "table", "services": "table", "workers": "table"})
+        self.keys("", tables, ["title", "stores", "services", "workers"])
         title = self.text_value("", tables, "title")
         stores = {key: self.store(key, table) for key, table in self.tables(tables, "stores")}
         services = {key: self.service(key, table, stores) for key, table in self.tables(tables, "services")}
@@ -111,13 +113,12 @@ class Reader:
 
     def store(self, name: str, table: dict) -> Store:
         where = f"stores.{name}"
-        self.keys(where, table, {"kind": " or ".join(STORE_KINDS)})
+        self.keys(where, table, ["kind"])
         return Store(self.choice(where, table, "kind", STORE_KINDS))
 
     def service(self, name: str, table: dict, stores: dict) -> Service:
         where = f"services.{name}"
-        allowed = {key: "" for key in Service.__dataclass_fields__ if key != "name"}
-        self.keys(where, table, allowed)
+        self.keys(where, table, [key for key in Service.__dataclass_fields__ if key != "name"])
         folder = (self.folder / self.text_value(where, table, "folder", ".")).resolve()
         if not folder.is_dir():
             self.wrong(where, "folder", f"there is no folder {folder}")
@@ -142,25 +143,26 @@ class Reader:
 
     def worker(self, name: str, table: dict, services: dict) -> Worker:
         where = f"workers.{name}"
-        self.keys(where, table, {key: "" for key in Worker.__dataclass_fields__ if key != "name"})
+        self.keys(where, table, [key for key in Worker.__dataclass_fields__ if key != "name"])
         service = self.choice(where, table, "service", services)
         return Worker(name, service, self.words(where, table, "command"), self.count(where, table))
 
     # One method per kind of value; each names the key and what is allowed when the value is something else.
 
     def tables(self, tables: dict, key: str):
-        for name, table in (
-            tables.get(key, {}).items()
-            if isinstance(tables.get(key, {}), dict)
-            else self.wrong("", key, f"write [{key}.NAME] tables")
-        ):
+        found = tables.get(key, {})
+        if not isinstance(found, dict):
+            self.wrong("", key, f"write [{key}.NAME] tables")
+        for name, table in found.items():
             if not NAME.fullmatch(name):
                 self.wrong(key, name, "a name has up to 32 lower-case letters, digits and hyphens, a letter first")
+            if name in RESERVED:
+                self.wrong(key, name, "the platform uses this name itself: choose another")
             if not isinstance(table, dict):
                 self.wrong(key, name, f"write it as a table, [{key}.{name}]")
             yield name, table
 
-    def keys(self, where: str, table: dict, allowed: dict) -> None:
+    def keys(self, where: str, table: dict, allowed: Iterable[str]) -> None:
         for key in table:
             if key not in allowed:
                 self.wrong(where, key, f"there is no such key: {self.listed(allowed)}")

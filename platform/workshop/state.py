@@ -7,6 +7,8 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psutil
+
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
@@ -21,16 +23,13 @@ class Up:
     db: str
     ports: dict[str, int]  # public, internal, statistics, registry, registry_peer, queue
     versions: dict[str, str]  # service → the version that its instances run
+    counts: dict[str, int]  # service or worker → the instances that it is to have
     settings: dict[str, str]  # environment variable → the value it was given when the stage was brought up
     ready: bool = False  # `up` has seen it answer
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['public']}/"
-
-    @property
-    def internal_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['internal']}"
 
     @property
     def stats_url(self) -> str:
@@ -46,15 +45,29 @@ class Up:
 
 def load() -> Up:
     """Return what is up. Raises WorkshopError when nothing is."""
+    refuse_foreign_folder()
     try:
         return Up(**json.loads(paths.STATE.read_text()))
     except FileNotFoundError:
         raise WorkshopError("No stage is up: start one with `./workshop up stage0`.") from None
+    except (TypeError, ValueError):
+        raise WorkshopError(f"{paths.STATE} is of another version, or damaged: run `./workshop down` first.") from None
+
+
+def refuse_foreign_folder() -> None:
+    """Raise WorkshopError when another user's processes run from our folder: we could neither see nor end them."""
+    if paths.RUN.exists() and (owner := paths.RUN.stat().st_uid) != os.getuid():
+        name = psutil.Process().username()
+        raise WorkshopError(
+            f"{paths.RUN} belongs to user {owner}, not to you: be that user, or once everything of theirs is down, "
+            f"run `sudo chown -R {name} {paths.RUN}`."
+        )
 
 
 @contextmanager
 def locked(what: str):
     """Hold the right to change what runs; raises WorkshopError, naming the holder, when another command has it."""
+    refuse_foreign_folder()
     paths.RUN.mkdir(parents=True, exist_ok=True)
     with open(paths.LOCK, "a+") as file:
         try:

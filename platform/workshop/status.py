@@ -1,18 +1,17 @@
 """What runs, as the load balancer and the supervisor see it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-from workshop import paths, supervisor
+from workshop import paths, ports, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.stage import Service, Stage
 from workshop.state import Up
 
 
 @dataclass
-class Instance:
+class InstanceStatus:
     """An instance of a service, or a worker, as `status` shows it."""
 
     id: str
@@ -22,19 +21,20 @@ class Instance:
     state: str  # STARTING, UP, DRAIN or DOWN
 
 
-def instances(stage: Stage, up: Up) -> dict[str, list[Instance]]:
+def instances(stage: Stage) -> dict[str, list[InstanceStatus]]:
     """Return the instances of every service and worker of the stage, by name."""
     servers = _servers()
     processes = supervisor.processes()
-    found: dict[str, list[Instance]] = {}
+    found: dict[str, list[InstanceStatus]] = {}
     for name, program in (stage.services | stage.workers).items():
         mine = [process for process in processes if process.name.split("_")[0] == name]
         if isinstance(program, Service):
             rows = servers.get(name, {})
             found[name] = [_instance(process, rows.get(process.name)) for process in mine]
             # A foreign service's instances have registered themselves: we know only what the balancer knows.
-            strangers = rows.keys() - {process.name for process in mine}
-            found[name] += [Instance(i, "", rows[i]["addr"], None, balancer_state(rows[i])) for i in sorted(strangers)]
+            for stranger in sorted(rows.keys() - {process.name for process in mine}):
+                row = rows[stranger]
+                found[name].append(InstanceStatus(stranger, "", row["addr"], None, balancer_state(row)))
         else:
             found[name] = [_worker(process) for process in mine]
     return found
@@ -56,7 +56,7 @@ def report(stage: Stage, up: Up) -> dict:
                 "version": up.versions[service_of(programs[name])],
                 "instances": [vars(instance) for instance in found],
             }
-            for name, found in instances(stage, up).items()
+            for name, found in instances(stage).items()
         ],
         "stores": _stores(stage, up),
     }
@@ -85,15 +85,15 @@ def _servers() -> dict:
         return {}  # then nothing is in rotation
 
 
-def _instance(process: supervisor.Process, server: dict[str, str] | None) -> Instance:
+def _instance(process: supervisor.Process, server: dict[str, str] | None) -> InstanceStatus:
     state = balancer_state(server) if server else _supervised_state(process)
     address = server["addr"] if server else None
-    return Instance(process.name, process.name.split("_")[1], address, _service_pid(process.pid), state)
+    return InstanceStatus(process.name, process.name.split("_")[1], address, _service_pid(process.pid), state)
 
 
-def _worker(process: supervisor.Process) -> Instance:
+def _worker(process: supervisor.Process) -> InstanceStatus:
     state = {"RUNNING": "UP", "STOPPING": "DRAIN"}.get(process.state) or _supervised_state(process)
-    return Instance(process.name, process.name.split("_")[1], None, process.pid or None, state)
+    return InstanceStatus(process.name, process.name.split("_")[1], None, process.pid or None, state)
 
 
 def _supervised_state(process: supervisor.Process) -> str:
@@ -110,13 +110,13 @@ def _service_pid(sidecar: int) -> int | None:
 
 
 def _stores(stage: Stage, up: Up) -> list[dict]:
-    running = {process.name for process in supervisor.processes() if process.state in ("RUNNING", "STARTING")}
-    rows = [{"name": "registry", "address": up.registry, "state": "UP" if "etcd" in running else "DOWN"}]
+    """Return the registry and the stores; a process is UP when it accepts connections, a file when it is there."""
+    queue, registry = (f"127.0.0.1:{up.ports[name]}" for name in ("queue", "registry"))
+    rows = [("registry", registry, ports.answers(up.ports["registry"]))]
     for name, store in stage.stores.items():
         if store.kind == "redis":
-            address, is_up = f"127.0.0.1:{up.ports['queue']}", "redis" in running
+            rows.append((name, queue, ports.answers(up.ports["queue"])))
         else:
-            address = str(paths.DATA / f"{name}.db")
-            is_up = Path(address).exists()
-        rows.append({"name": name, "address": address, "state": "UP" if is_up else "DOWN"})
-    return rows
+            file = paths.DATA / f"{name}.db"
+            rows.append((name, str(file), file.exists()))
+    return [{"name": name, "address": address, "state": "UP" if up else "DOWN"} for name, address, up in rows]

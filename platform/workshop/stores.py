@@ -1,5 +1,7 @@
 """The stores that services keep their data in, and the registry: how each is started, and where it is reached."""
 
+from pathlib import Path
+
 from workshop import paths
 from workshop.files import write_atomically
 from workshop.ports import HOST
@@ -33,9 +35,19 @@ def environment(stage: Stage, service: Service, up: Up) -> dict[str, str]:
     return {variable: addresses[stage.stores[name].kind](name, up) for variable, name in service.stores.items()}
 
 
+def are_there(stage: Stage, service: Service) -> bool:
+    """Tell whether the service's databases exist."""
+    names = [name for name in service.stores.values() if stage.stores[name].kind == "sql"]
+    return all(_sqlite_file(name).exists() for name in names)
+
+
+def _sqlite_file(name: str) -> Path:
+    return paths.DATA / f"{name}.db"
+
+
 def _sqlite_url(name: str, up: Up) -> str:
     paths.DATA.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{paths.DATA / name}.db"
+    return f"sqlite:///{_sqlite_file(name)}"
 
 
 def _redis_url(name: str, up: Up) -> str:

@@ -1,6 +1,7 @@
 """The process supervisor (supervisord): starts every program, restarts what dies, keeps what they print."""
 
 import http.client
+import re
 import subprocess
 import xmlrpc.client
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ START_TIMEOUT = 5  # seconds for supervisord itself to answer; measured: 0.3
 STOP_TIMEOUT = 20  # seconds between SIGTERM and SIGKILL: a sidecar drains for 8 and waits for its service for 5
 STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 LONGEST_SOCKET = 100  # characters of a socket's path: Linux allows 107, and supervisord adds its process id
+# What a path may consist of that stands in the configuration files of supervisord, HAProxy, etcd and Redis.
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@~,-]+")
 
 CONFIGURATION = f"""\
 [supervisord]
@@ -37,6 +40,9 @@ chmod = 0700
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl = unix://{SOCKET}
 
 [include]
 files = {PROGRAMS}/*.conf
@@ -61,7 +67,7 @@ class Program:
             "autostart": "false",  # `add` starts it, at once instead of at the next tick
             "autorestart": "true",
             "startsecs": "1",
-            "startretries": "1000000",
+            "startretries": "1000000",  # one second apart, then two, three … until it has stayed up for startsecs
             "stopwaitsecs": str(STOP_TIMEOUT),
             "killasgroup": "true",
             "redirect_stderr": "true",
@@ -91,13 +97,19 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+def problem_with_path() -> str | None:
+    """Say what keeps the folder from being used, and what to do; None when it can be."""
+    if not PLAIN_PATH.fullmatch(str(paths.RUN)):
+        return f"{paths.RUN!s:.90} has blanks or unusual characters in its path: move the repository to a plain one."
+    if len(str(SOCKET)) > LONGEST_SOCKET:
+        return f"{paths.RUN} is too long a path for sockets: move the repository to a shorter one."
+    return None
+
+
 def start() -> None:
     """Start supervisord, without a program yet. Raises WorkshopError when it does not answer."""
-    if len(str(SOCKET)) > LONGEST_SOCKET:
-        raise WorkshopError(
-            f"{paths.RUN} has too long a path for the sockets in it (Linux allows about {LONGEST_SOCKET} characters): "
-            "move the repository to a folder with a shorter one."
-        )
+    if problem := problem_with_path():
+        raise WorkshopError(problem)
     for folder in (PROGRAMS, paths.LOGS):
         folder.mkdir(parents=True, exist_ok=True)
     for left_over in PROGRAMS.glob("*.conf"):
@@ -125,13 +137,19 @@ def add(programs: list[Program]) -> None:
     supervisord.reloadConfig()
     for program in programs:
         supervisord.addProcessGroup(program.name)
-        supervisord.startProcess(program.name, False)
+        try:
+            supervisord.startProcess(program.name, False)
+        except xmlrpc.client.Fault as fault:
+            raise WorkshopError(f"{program.name} cannot be started: {fault.faultString} (its command).") from None
 
 
 def restart(names: list[str]) -> None:
-    """Start programs that were stopped."""
-    for name in names:
-        _supervisord().startProcess(name, False)
+    """Start those of the programs that were stopped, or are just being stopped."""
+    if not wait_until(lambda: not any(p.state == "STOPPING" for p in processes() if p.name in names), STOP_TIMEOUT + 5):
+        raise WorkshopError(f"These do not end: {', '.join(names)}. See `./workshop logs`.")
+    for process in processes():
+        if process.name in names and process.state in STOPPED:
+            _supervisord().startProcess(process.name, False)
 
 
 def stop(names: list[str]) -> None:

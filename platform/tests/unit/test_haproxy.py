@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from workshop import haproxy
-from workshop.registry import Service, Upstream
+from workshop.registry import Backend, Upstream
 
 PORTS = {"public": 8080, "internal": 20001, "statistics": 8081}
 FOLDER = Path("/run/here")
 
 
-def tiny(**upstreams) -> dict[str, Service]:
-    return {"tiny": Service("tiny", ["/tiny"], upstreams=upstreams)}
+def tiny(**upstreams) -> dict[str, Backend]:
+    return {"tiny": Backend("tiny", ["/tiny"], upstreams=upstreams)}
 
 
 def test_each_instance_is_a_server_of_its_services_backend():
@@ -30,14 +30,14 @@ def test_other_instances_leave_the_frame_as_it_is():
 
 def test_another_service_is_another_frame():
     one = tiny()
-    two = one | {"other": Service("other", ["/other"])}
+    two = one | {"other": Backend("other", ["/other"])}
 
     assert haproxy.frame(haproxy.render(one, PORTS, FOLDER)) != haproxy.frame(haproxy.render(two, PORTS, FOLDER))
 
 
 def test_only_a_service_with_sticky_prefixes_sets_a_cookie():
     assert haproxy.COOKIE not in haproxy.render(tiny(), PORTS, FOLDER)
-    sticky = {"tiny": Service("tiny", ["/"], sticky=["/socket.io"])}
+    sticky = {"tiny": Backend("tiny", ["/"], sticky=["/socket.io"])}
     assert "Path=/socket.io; HttpOnly; SameSite=Lax" in haproxy.render(sticky, PORTS, FOLDER)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from workshop import balancer
 from workshop.balancer import LastGood
-from workshop.registry import TTL, Service, Snapshot, Upstream
+from workshop.registry import TTL, Backend, Snapshot, Upstream
 
 A, B = Upstream("127.0.0.1", 1), Upstream("127.0.0.1", 2)
 
@@ -28,7 +28,7 @@ def last_good(tmp_path, clock):
 
 
 def snapshot(index: int, **upstreams) -> Snapshot:
-    return Snapshot({"tiny": Service("tiny", ["/tiny"], upstreams=upstreams)}, {}, index)
+    return Snapshot({"tiny": Backend("tiny", ["/tiny"], upstreams=upstreams)}, {}, index)
 
 
 def rotation(services) -> set[str]:

@@ -2,7 +2,7 @@ import shutil
 
 import click
 
-from workshop import paths, state, system
+from workshop import lifecycle, paths, state
 
 
 @click.command("down", epilog="Example: ./workshop down --wipe")
@@ -11,7 +11,7 @@ def command(wipe: bool) -> None:
     """End everything that runs; data is kept unless --wipe is given."""
     with state.locked("down"):
         was_up = paths.STATE.exists()
-        for lost in system.tear_down():
+        for lost in lifecycle.tear_down():
             click.echo(f"ended: {lost}, which nothing supervised any more")
         if wipe:
             shutil.rmtree(paths.RUN)

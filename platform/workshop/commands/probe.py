@@ -5,7 +5,8 @@ from rich.console import Console
 from rich.table import Table
 
 from workshop import state
-from workshop.probe import Ledger, Probe
+from workshop.errors import WorkshopError
+from workshop.probe import BACK_TIMEOUT, Ledger, Probe
 
 UNITS = {"s": 1, "m": 60}
 LONGEST = 50 * 60  # seconds: a token is valid for an hour
@@ -29,11 +30,17 @@ def command(context: click.Context, seconds: int) -> None:
     console = Console()
     with Probe(up.url) as probe:
         click.echo(f"{probe.load} to {up.url} for {seconds} s …")
-        probe.run_for(seconds)
-    console.print(table(probe.ledger))
-    for answer in probe.ledger.failed()[:SHOWN_FAILURES]:
+        try:
+            probe.run_for(seconds)
+        except KeyboardInterrupt:
+            pass  # enough for the person at the keyboard: the ledger says how long it was
+    ledger = probe.ledger
+    console.print(table(ledger))
+    for answer in ledger.failed()[:SHOWN_FAILURES]:
         console.print(f"at {answer.at:6.2f} s: {answer.method} {answer.failure}", markup=False, highlight=False)
-    context.exit(1 if probe.ledger.failed() or probe.ledger.lost or probe.ledger.doubled else 0)
+    if not ledger.is_counted:
+        raise WorkshopError(f"No answer for {BACK_TIMEOUT} s after the load: nobody can say what is lost.")
+    context.exit(1 if ledger.failed() or ledger.lost or ledger.doubled else 0)
 
 
 def table(ledger: Ledger) -> Table:
@@ -45,10 +52,15 @@ def table(ledger: Ledger) -> Table:
             f"p50 {median:.0f} ms, p99 {most:.0f} ms",
         )  # fmt: skip
     shown.add_row("messages acknowledged", str(len(ledger.acknowledged)), "")
-    shown.add_row("of these lost, doubled", f"{len(ledger.lost)}, {len(ledger.doubled)}", "")
+    if ledger.is_counted:
+        shown.add_row("of these lost, doubled", f"{len(ledger.lost)}, {len(ledger.doubled)}", "")
     reached = len(ledger.pushed & set(ledger.acknowledged.values()))
     shown.add_row("of these pushed", str(reached), f"listeners reconnected {ledger.reconnects} times")
-    shown.add_row("longest silence", f"{1000 * ledger.longest_silence:.0f} ms", "no good answer to anybody")
+    shown.add_row(
+        "longest silence",
+        f"{1000 * ledger.longest_silence:.0f} ms",
+        f"no good answer to anybody; of {ledger.duration:.0f} s",
+    )
     served = {answer.instance for answer in ledger.answers if answer.instance}
     shown.add_row("served by", str(len(served)), " ".join(sorted(served)))
     return shown

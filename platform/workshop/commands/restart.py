@@ -1,6 +1,6 @@
 import click
 
-from workshop import stage, state, system
+from workshop import operations, stage, state
 
 
 @click.command("restart", epilog="Example: ./workshop restart monolith")
@@ -9,4 +9,4 @@ def command(name: str) -> None:
     """Deploy SERVICE the old way: stop all, migrate, start. Its users notice; `probe` says how much."""
     with state.locked(f"restart {name}"):
         up = state.load()
-        system.restart(stage.load(up.stage), up, name, click.echo)
+        operations.restart(stage.load(up.stage), up, name, click.echo)

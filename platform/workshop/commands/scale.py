@@ -1,6 +1,6 @@
 import click
 
-from workshop import stage, state, system
+from workshop import operations, stage, state
 from workshop.errors import WorkshopError
 
 MOST = 20  # instances of a service: more than two cores can use
@@ -13,7 +13,7 @@ def command(wanted: tuple[str, ...]) -> None:
     with state.locked("scale"):
         up = state.load()
         current = stage.load(up.stage)
-        system.scale(current, up, dict(parse(current, word) for word in wanted), click.echo)
+        operations.scale(current, up, dict(parse(current, word) for word in wanted), click.echo)
 
 
 def parse(current: stage.Stage, word: str) -> tuple[str, int]:

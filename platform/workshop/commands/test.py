@@ -17,19 +17,23 @@ WITHOUT_BROWSER = ("unit", "stage0")
 SLOWEST = 15  # tests whose times are printed
 
 
-@click.command("test", epilog="Example: ./workshop test unit")
-@click.argument("what", type=click.Choice([*PARTS]), required=False)
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.command("test", epilog="Example: ./workshop test unit   or   ./workshop test platform -- -k registry")
+@click.argument("words", metavar="[WHAT] [-- OPTIONS...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def command(context: click.Context, what: str | None, options: tuple[str, ...]) -> None:
-    """Run the test suite, or a part of it; OPTIONS after -- go to pytest.
+def command(context: click.Context, words: tuple[str, ...]) -> None:
+    """Run the test suite, or the part of it called WHAT; OPTIONS go to pytest.
 
     \b
     unit      fast, no servers but Redis        stage0     the monolith's own tests
     platform  real HAProxy, etcd and Redis      contract   the API of the running application
     """
+    what, options = (words[0], words[1:]) if words and not words[0].startswith("-") else (None, words)
+    if what and what not in PARTS:
+        raise click.UsageError(f"There is no part {what!r}: there are {', '.join(PARTS)}.")
     if what not in WITHOUT_BROWSER:
-        subprocess.run([paths.REPOSITORY / "platform" / "provision.sh", "--test"], check=True)
+        provisioned = subprocess.run([paths.REPOSITORY / "platform" / "provision.sh", "--test"])
+        if provisioned.returncode:
+            context.exit(provisioned.returncode)
     pytest = [sys.executable, "-m", "pytest", f"--durations={SLOWEST}", *options]
     runs = [subprocess.run([*pytest, *tests], cwd=paths.REPOSITORY) for tests in (PARTS[what] if what else ALL)]
     context.exit(max(run.returncode for run in runs))

@@ -1,22 +1,17 @@
 import click
 
-from workshop import stage, state, system
+from workshop import lifecycle, stage, state
+from workshop.lifecycle import PUBLIC_PORT as PORT
 
 
 @click.command("up", epilog="Example: ./workshop up stage0 --port 8000")
 @click.argument("name", metavar="STAGE")
 @click.option("--db", type=click.Choice(["sqlite"]), default="sqlite", show_default=True, help="Where data is kept.")
-@click.option(
-    "--driver",
-    type=click.Choice(["process"]),
-    default="process",
-    show_default=True,
-    help="What runs instances.",
-)
-@click.option("--port", type=click.IntRange(1, 65535), help=f"The page's port; default {system.PUBLIC_PORT}, if free.")
+@click.option("--driver", type=click.Choice(["process"]), default="process", show_default=True, help="What runs it.")
+@click.option("--port", type=click.IntRange(1, 65534), help=f"The page's port; default {PORT}, if it is free.")
 def command(name: str, db: str, driver: str, port: int | None) -> None:
     """Bring up STAGE and print its address; a stage that is up already stays as it is."""
     wanted = stage.load(name)
     with state.locked(f"up {name}"):
-        up = system.up(wanted, db, driver, port, click.echo)
+        up = lifecycle.up(wanted, db, driver, port, click.echo)
     click.echo(f"\n{wanted.title} is up: {up.url}   statistics of the load balancer: {up.stats_url}")

@@ -1,0 +1,207 @@
+"""Bringing a stage up and down: nothing is left half running, and every command works after an interrupted one."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Collection
+
+import requests
+
+from workshop import (
+    balancer,
+    binaries,
+    builds,
+    paths,
+    ports,
+    processes,
+    programs,
+    registry,
+    state,
+    status,
+    stores,
+    supervisor,
+)
+from workshop.errors import WorkshopError
+from workshop.files import write_atomically
+from workshop.stage import Service, Stage
+from workshop.state import Up
+from workshop.waiting import wait_until
+
+PUBLIC_PORT = 8080  # if it is free and no other is asked for; statistics are one above
+START_TIMEOUT = 30  # seconds for a stage, or new instances, to be in rotation; measured: 3
+MIGRATE_TIMEOUT = 120  # seconds
+ANSWER_TIMEOUT = 2  # seconds for one request to the stage
+LAST_LINES = 15  # of the log of a program that does not come up
+FAILED = ("BACKOFF", "EXITED", "FATAL")  # supervisord's states of a program that has ended unasked
+
+Progress = Callable[[str], None]
+
+
+def up(stage: Stage, db: str, driver: str, port: int | None, say: Progress) -> Up:
+    """Bring up a stage; what is up already stays as it is. Raises WorkshopError, and leaves nothing running then."""
+    for name in binaries.BINARIES:
+        if not binaries.find(name):
+            raise WorkshopError(f"{name} is missing: run `./workshop setup`, which installs it or says who can.")
+    clean_after_crash(say)
+    if paths.STATE.exists():
+        current = state.load()
+        if current.stage != stage.name:
+            raise WorkshopError(f"{current.stage} is up: end it first, with `./workshop down`.")
+        if port and port != current.ports["public"]:
+            raise WorkshopError(f"{current.stage} is up already, at {current.url}: `./workshop down` comes first.")
+        say(f"{current.stage} is up already.")
+        return current
+    defaults = {name: value for service in stage.services.values() for name, value in service.settings.items()}
+    settings = {name: os.environ.get(name, default) for name, default in defaults.items()}
+    counts = {name: program.instances for name, program in (stage.services | stage.workers).items()}
+    new = Up(stage.name, driver, db, _choose_ports(port, say), {}, counts, settings)
+    try:
+        _bring_up(stage, new, say)
+    except BaseException:  # the interrupt key too: nothing may be left half running
+        tear_down()
+        raise
+    return new
+
+
+def clean_after_crash(say: Progress) -> None:
+    """End what an `up` or `down` that was cut off, or a crash of this machine, has left behind."""
+    if not paths.STATE.exists():
+        return
+    try:
+        is_whole = state.load().ready and supervisor.is_running()
+    except WorkshopError:
+        is_whole = False  # a file that this version cannot read
+    if not is_whole:
+        say("Cleaning up what an interrupted run has left behind.")
+        tear_down()
+
+
+def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
+    new.save()
+    for service in stage.services.values():
+        new.versions[service.name] = builds.build(service)
+        say(f"{service.name}: build {new.versions[service.name]}")
+    new.save()
+    for folder in (paths.STORES, paths.INSTANCES, paths.HAPROXY, paths.LOGS):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+    announced = {s.name: registry.Backend(s.name, s.routes, s.balance, s.sticky) for s in stage.services.values()}
+    balancer.seed(announced, new.ports, paths.HAPROXY)
+    supervisor.start()
+    own = stores.programs(stage, new) + programs.platform()
+    supervisor.add(own)
+    say(f"started: {', '.join(program.name for program in own)}")
+    for service in stage.services.values():
+        migrate(stage, service, new, say)
+    added = [program for name in new.counts for program in programs.of(stage, name, new, new.counts[name])]
+    supervisor.add(added)
+    say(f"starting: {', '.join(program.name for program in added)}")
+    wait_until_up(stage, [p.name for p in added], watched=[p.name for p in own + added])
+    wait_until_answering(stage, new)
+    new.ready = True
+    new.save()
+
+
+def _choose_ports(port: int | None, say: Progress) -> dict[str, int]:
+    problem = ports.problem(port or PUBLIC_PORT)
+    if port and problem:
+        raise WorkshopError(f"{problem}: choose another one with --port.")
+    public = port or ports.free_port(PUBLIC_PORT)
+    if not port and problem:
+        say(f"{problem}: {public} instead.")
+    chosen = {"public": public, "statistics": ports.free_port(public + 1, avoid=[public])}
+    for name in ("internal", "registry", "registry_peer", "queue"):
+        chosen[name] = ports.free_port(avoid=chosen.values())
+    return chosen
+
+
+def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
+    """Bring the service's database to the schema of its build, once per build: one migrator, however many instances."""
+    version = up.versions[service.name]
+    done = paths.DATA / f"{service.name}.migrated"
+    if not service.migrate or (done.exists() and done.read_text() == version and stores.are_there(stage, service)):
+        return
+    say(f"{service.name}: migrating its database")
+    try:
+        result = subprocess.run(
+            service.migrate,
+            cwd=builds.folder(service.name, version),
+            env=programs.service_environment(stage, service, up),
+            capture_output=True,
+            text=True,
+            timeout=MIGRATE_TIMEOUT,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise WorkshopError(f"The migration of {service.name} failed: {error}") from None
+    if result.returncode:
+        raise WorkshopError(f"The migration of {service.name} failed:\n{_tail(result.stdout + result.stderr)}")
+    done.write_text(version)
+
+
+def wait_until_up(stage: Stage, names: Collection[str], watched: Collection[str] = ()) -> None:
+    """Wait until these instances and workers are in rotation.
+
+    Raises WorkshopError with the last lines of the log when one is not in time, or as soon as one of those `watched`
+    has ended, although the supervisor would go on starting it.
+    """
+    first_pid: dict[str, int] = {}
+
+    def all_up() -> bool:
+        for process in supervisor.processes():
+            if process.name not in watched:
+                continue
+            is_another = process.pid and first_pid.setdefault(process.name, process.pid) != process.pid
+            if process.state in FAILED or is_another:
+                raise WorkshopError(f"{process.name} does not start. Its last lines:\n{last_lines(process.name)}")
+        return not _not_up(stage, names)
+
+    if not wait_until(all_up, START_TIMEOUT):
+        late = _not_up(stage, names)[0]
+        raise WorkshopError(f"{late} is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines(late)}")
+
+
+def _not_up(stage: Stage, names: Collection[str]) -> list[str]:
+    states = {i.id: i.state for found in status.instances(stage).values() for i in found}
+    return [name for name in names if states.get(name) != "UP"]
+
+
+def wait_until_answering(stage: Stage, up: Up) -> None:
+    """Wait until every route is answered by an instance, through the load balancer."""
+    http = requests.Session()
+    http.trust_env = False
+
+    def answers(prefix: str) -> bool:
+        try:
+            return "X-Served-By" in http.get(up.url.rstrip("/") + prefix, timeout=ANSWER_TIMEOUT).headers
+        except requests.RequestException:
+            return False
+
+    for service in stage.services.values():
+        for prefix in service.routes:
+            if not wait_until(lambda prefix=prefix: answers(prefix), START_TIMEOUT):
+                raise WorkshopError(f"{service.name} does not answer {prefix}: see `./workshop logs {service.name}`.")
+
+
+def last_lines(name: str) -> str:
+    """Return the end of a program's log."""
+    file = supervisor.log_file(name)
+    return _tail(file.read_text(errors="replace")) if file.exists() else "(no log)"
+
+
+def _tail(text: str) -> str:
+    return "\n".join("    " + line for line in text.strip().splitlines()[-LAST_LINES:])
+
+
+def tear_down() -> list[str]:
+    """End everything; return what had got lost and was found running."""
+    if paths.STATE.exists():
+        # Should we be interrupted: the next `up` sees that this is not whole any more.
+        write_atomically(paths.STATE, "{}")
+    if supervisor.is_running():
+        # First those that the load balancer and the registry let go of in good order.
+        supervisor.stop([p.name for p in supervisor.processes() if p.name not in programs.OWN])
+        supervisor.shut_down()
+    lost = processes.end_left_over()
+    paths.STATE.unlink(missing_ok=True)
+    return lost

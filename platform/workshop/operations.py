@@ -1,0 +1,118 @@
+"""What is done to a stage that is up: scale, kill, stop, start, restart."""
+
+import os
+import signal
+
+from workshop import builds, lifecycle, paths, programs, status, supervisor
+from workshop.errors import WorkshopError
+from workshop.lifecycle import Progress
+from workshop.stage import Stage
+from workshop.state import Up
+
+
+def scale(stage: Stage, up: Up, counts: dict[str, int], say: Progress) -> None:
+    """Have so many instances of each service; new ones are in rotation before others begin to drain."""
+    added, kept, removed = [], [], []
+    for name, count in counts.items():
+        ours = _processes(name)
+        if any(process.state == "STOPPED" for process in ours):
+            raise WorkshopError(f"{name} is stopped: `./workshop start {name}` comes first.")
+        states = {instance.id: instance.state for instance in status.instances(stage)[name]}
+        # Those that serve stay, if others have to go.
+        names = sorted((process.name for process in ours), key=lambda instance: states.get(instance) != "UP")
+        kept += names[:count]
+        removed += names[count:]
+        added += programs.of(stage, name, up, max(0, count - len(names)))
+    new = [program.name for program in added]
+    try:
+        supervisor.add(added)
+        lifecycle.wait_until_up(stage, new, watched=new)
+        lifecycle.wait_until_up(stage, kept)
+    except BaseException:  # the interrupt key too
+        _remove(new)
+        raise
+    up.counts |= counts
+    up.save()
+    _remove(removed)
+    for name, count in counts.items():
+        say(f"{name}: {count} in rotation")
+
+
+def kill(stage: Stage, target: str, sent: signal.Signals, say: Progress) -> None:
+    """Send a signal to the processes of one instance, or of all instances of a service: not to their sidecars."""
+    everything = status.instances(stage)
+    chosen = everything.get(target) or [i for found in everything.values() for i in found if i.id == target]
+    if not chosen:
+        known = ", ".join([*everything, *(i.id for found in everything.values() for i in found)])
+        raise WorkshopError(f"There is no service or instance {target!r}: there are {known}.")
+    sent_to = [instance for instance in chosen if instance.pid and _signal_group(instance.pid, sent)]
+    for instance in sent_to:
+        say(f"{instance.id}: {sent.name} to process {instance.pid}")
+    if not sent_to:
+        raise WorkshopError(f"{target} has no process now: `./workshop status` says whether one is being started.")
+
+
+def _signal_group(pid: int, sent: signal.Signals) -> bool:
+    """Send a signal to a process and its children; False when it has ended meanwhile."""
+    try:
+        os.killpg(os.getpgid(pid), sent)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop(stage: Stage, name: str) -> None:
+    """End all instances of a service, and its workers, until `start`: requests to it are answered with 503."""
+    supervisor.stop([process.name for owner in _affected(stage, name) for process in _processes(owner)])
+
+
+def start(stage: Stage, up: Up, name: str) -> None:
+    """Start what `stop` has ended, or what an interrupted command has left out."""
+    owners = _affected(stage, name)
+    supervisor.restart([process.name for owner in owners for process in _processes(owner)])
+    _start_missing(stage, up, owners)
+
+
+def restart(stage: Stage, up: Up, name: str, say: Progress) -> None:
+    """Deploy the old way: end all instances, migrate, start as many of the new build. Nobody is served meanwhile."""
+    if name in stage.workers:
+        raise WorkshopError(f"{name} is restarted with its service: use `restart {stage.workers[name].service}`.")
+    owners, service = _affected(stage, name), stage.services[name]
+    version = builds.build(service)  # before anything is stopped: a build that fails changes nothing
+    old = [process.name for owner in owners for process in _processes(owner)]
+    say(f"stopping {', '.join(old)}")
+    _remove(old)
+    before, up.versions[name] = up.versions[name], version
+    try:
+        lifecycle.migrate(stage, service, up, say)
+    except BaseException:
+        up.versions[name] = before  # `start` starts that again
+        raise
+    up.save()
+    _start_missing(stage, up, owners)
+    say(f"{name} {version} is up")
+
+
+def _start_missing(stage: Stage, up: Up, owners: list[str]) -> None:
+    """Have as many instances of services and workers as there are to be, and wait until all of them serve."""
+    added = [p for owner in owners for p in programs.of(stage, owner, up, up.counts[owner] - len(_processes(owner)))]
+    supervisor.add(added)
+    names = [process.name for owner in owners for process in _processes(owner)]
+    lifecycle.wait_until_up(stage, names, watched=names)
+
+
+def _affected(stage: Stage, name: str) -> list[str]:
+    """Return a service with the workers that run its code. Raises WorkshopError when there is none of that name."""
+    stage.program(name)
+    return [name, *(worker.name for worker in stage.workers.values() if worker.service == name)]
+
+
+def _processes(name: str) -> list[supervisor.Process]:
+    """Return what the supervisor runs for a service or worker."""
+    return [process for process in supervisor.processes() if process.name.split("_")[0] == name]
+
+
+def _remove(names: list[str]) -> None:
+    supervisor.remove(names)
+    for name in names:
+        (paths.INSTANCES / f"{name}.json").unlink(missing_ok=True)
