@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -50,7 +51,7 @@ class Workshop:
             process.kill()
             raise
         assert process.returncode == expect, f"./workshop {' '.join(arguments)}: {process.returncode}\n{out}\n{err}"
-        assert "Traceback" not in err, err
+        assert not re.search("(?m)^Traceback", err), err  # a log that is quoted is indented
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def up(self, *arguments: str) -> dict:
