@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from workshop import balancer, registry
+from workshop import balancer, registry, stores
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.ports import free_port
 from workshop.registry import Registry, RegistryUnavailable
@@ -31,23 +31,8 @@ class Etcd:
         self.address = f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        client, peer = f"http://{self.address}", f"http://127.0.0.1:{self.peer}"
-        self.process = subprocess.Popen(
-            [
-                "etcd",
-                "--enable-v2",
-                f"--data-dir={self.folder}/etcd",
-                f"--listen-client-urls={client}",
-                f"--advertise-client-urls={client}",
-                f"--listen-peer-urls={peer}",
-                f"--initial-advertise-peer-urls={peer}",
-                f"--initial-cluster=default={peer}",
-                "--heartbeat-interval=10",
-                "--election-timeout=100",
-                "--log-level=error",
-            ],
-            stderr=subprocess.DEVNULL,
-        )
+        command = stores.etcd_command(self.folder, self.port, self.peer)
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     def stop(self) -> None:
         self.process.terminate()

@@ -114,7 +114,7 @@ def test_an_etcd_that_lost_its_data_takes_nothing_out_of_rotation(load_balancer,
     start_sidecar()
     until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
     etcd.stop()
-    shutil.rmtree(folder / "etcd")
+    shutil.rmtree(folder / "data")
     etcd.start()
     deadline = time.monotonic() + TTL + 2
     while time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -99,6 +100,16 @@ def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
     assert "The process supervisor is gone" in workshop.run("status", expect=1).stderr
     assert "which nothing supervised any more" in workshop.run("down").stdout
     assert workshop.processes() == []
+
+
+def test_a_run_folder_that_was_removed_while_it_was_in_use(workshop):
+    workshop.up()
+    before = workshop.processes()
+    shutil.rmtree(workshop.run_folder)
+
+    workshop.up()
+    assert not set(before) & set(workshop.processes())
+    assert [i["state"] for i in workshop.instances()] == ["UP"]
 
 
 def test_stop_answers_503_and_start_brings_it_back(workshop):

@@ -64,13 +64,11 @@ def up(stage: Stage, db: str, driver: str, port: int | None, say: Progress) -> U
 
 
 def clean_after_crash(say: Progress) -> None:
-    """End what an `up` or `down` that was cut off, or a crash of this machine, has left behind."""
-    if not paths.STATE.exists():
-        return
+    """End what an interrupted command, a crash of this machine, or somebody who removed .run/, has left behind."""
     try:
         is_whole = state.load().ready and supervisor.is_running()
-    except WorkshopError:
-        is_whole = False  # a file that this version cannot read
+    except WorkshopError:  # there is no such file, or one that this version cannot read
+        is_whole = not paths.STATE.exists() and not processes.left_over()
     if not is_whole:
         say("Cleaning up what an interrupted run has left behind.")
         tear_down()

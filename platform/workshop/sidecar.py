@@ -75,7 +75,7 @@ class Sidecar:
     def __init__(self, instance: Instance):
         self.instance = instance
         self.upstream = Upstream(HOST, free_port(), instance.weight)
-        self.service = Backend(
+        self.backend = Backend(
             instance.service,
             instance.locations,
             instance.balance,
@@ -178,7 +178,7 @@ class Sidecar:
                 return
             except NotRegistered:
                 log.warning("%s: the registry has forgotten it", self.instance.name)
-        self.registry.register(self.service, self.instance.name)
+        self.registry.register(self.backend, self.instance.name)
         self.is_registered = True
         log.info("%s: registered at %s", self.instance.name, self.upstream.address)
 

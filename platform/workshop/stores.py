@@ -64,10 +64,15 @@ def _redis(up: Up) -> Program:
 
 
 def _etcd(up: Up) -> Program:
-    """One member, whose data is a new folder each time: the registry describes what runs, and at first nothing does."""
+    """The registry describes what runs, and at first nothing does: its folder is a new one at each `up`."""
     folder = paths.STORES / "etcd"
     folder.mkdir(parents=True, exist_ok=True)
-    client, peer = (f"http://{HOST}:{up.ports[name]}" for name in ("registry", "registry_peer"))
+    return Program("etcd", etcd_command(folder, up.ports["registry"], up.ports["registry_peer"]), folder, {})
+
+
+def etcd_command(folder: Path, port: int, peer_port: int) -> list[str]:
+    """Return the command of an etcd of one member that keeps its data in `folder`."""
+    client, peer = f"http://{HOST}:{port}", f"http://{HOST}:{peer_port}"
     options = {
         "enable-v2": "true",
         "data-dir": str(folder / "data"),
@@ -81,4 +86,4 @@ def _etcd(up: Up) -> Program:
         "election-timeout": "100",
         "log-level": "warn",
     }
-    return Program("etcd", ["etcd", *(f"--{key}={value}" for key, value in options.items())], folder, {})
+    return ["etcd", *(f"--{key}={value}" for key, value in options.items())]
