@@ -25,7 +25,7 @@ echo "set-up, up and down: $(( $(date +%s) - began )) s"
 
 useradd --shell /bin/bash learner
 chown -R learner /home/learner
-rm -rf .run .venv node_modules
+rm -rf .run node_modules
 apt-get remove -y -qq etcd-client >/dev/null
 echo "--- as a user without sudo"
 status=0

@@ -47,13 +47,13 @@ def test_up_after_a_down_answers_soon_and_down_leaves_nothing(workshop, print_fi
     assert not ports & {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
 
 
-def test_up_of_what_is_up_says_so_and_changes_nothing(workshop):
-    before = workshop.up()
-    again = workshop.run("up", "stage0", "--port", before["url"].split(":")[2].strip("/"))
+def test_up_of_what_is_up_says_so_and_changes_nothing(stage):
+    before = stage.status()
+    again = stage.run("up", "stage0", "--port", before["url"].split(":")[2].strip("/"))
 
     assert "stage0 is up already" in again.stdout
-    assert workshop.status() == before
-    assert "`./workshop down` comes first" in workshop.run("up", "stage0", "--port", "1", expect=1).stderr
+    assert stage.status() == before
+    assert "`./workshop down` comes first" in stage.run("up", "stage0", "--port", "1", expect=1).stderr
 
 
 def test_down_when_nothing_is_up_says_so(workshop):
@@ -67,14 +67,14 @@ def test_commands_that_need_a_stage_name_up(workshop):
         assert "Error: No" in result.stderr, arguments
 
 
-def test_status_lists_services_and_stores(workshop):
-    status = workshop.up()
+def test_status_lists_services_and_stores(stage):
+    status = stage.status()
 
     assert set(status) == {"stage", "url", "stats_url", "driver", "db", "services", "stores"}
-    (instance,) = workshop.instances()
-    assert set(instance) == {"id", "version", "address", "pid", "state"}
-    assert instance["id"].startswith("monolith_v1_")
-    assert psutil.Process(instance["pid"]).environ()["INSTANCE"] == instance["id"]
+    for instance in stage.instances():
+        assert set(instance) == {"id", "version", "address", "pid", "state"}
+        assert instance["id"].startswith("monolith_v1_")
+        assert psutil.Process(instance["pid"]).environ()["INSTANCE"] == instance["id"]
     assert {store["state"] for store in status["stores"]} == {"UP"}
 
 
@@ -112,16 +112,17 @@ def test_a_run_folder_that_was_removed_while_it_was_in_use(workshop):
     assert [i["state"] for i in workshop.instances()] == ["UP"]
 
 
-def test_stop_answers_503_and_start_brings_it_back(workshop):
-    url = workshop.up()["url"]
-    workshop.run("stop", "monolith")
-    answer = requests.get(url, timeout=5)
+def test_stop_answers_503_and_start_brings_it_back(stage):
+    stage.run("stop", "monolith")
+    answer = requests.get(stage.url, timeout=5)
     assert answer.status_code == 503
     assert answer.json()["request_id"]
-    assert [i["state"] for i in workshop.instances()] == ["DOWN"]
+    assert {i["state"] for i in stage.instances()} == {"DOWN"}
+    assert "`./workshop start monolith` comes first" in stage.run("scale", "monolith=2", expect=1).stderr
 
-    workshop.run("start", "monolith")
-    assert requests.get(url, timeout=5).status_code == 200
+    stage.run("start", "monolith")
+    assert {i["state"] for i in stage.instances()} == {"UP"}
+    assert requests.get(stage.url, timeout=5).status_code == 200
 
 
 def test_an_interrupted_down_leaves_nothing_that_the_next_up_minds(workshop, until):
@@ -134,44 +135,36 @@ def test_an_interrupted_down_leaves_nothing_that_the_next_up_minds(workshop, unt
     assert requests.get(workshop.up()["url"], timeout=5).status_code == 200
 
 
-def test_an_interrupted_scale_leaves_what_was_there(workshop, until):
-    workshop.up()
-    process = workshop.popen("scale", "monolith=3", start_new_session=True)
-    until(lambda: len(workshop.instances()) > 1, 20, "some have been added")
+def test_an_interrupted_scale_leaves_what_was_there(stage, until):
+    before = [i["id"] for i in stage.instances()]
+    process = stage.popen("scale", "monolith=5", start_new_session=True)
+    until(lambda: len(stage.instances()) > len(before), 20, "some have been added")
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
 
-    assert [i["state"] for i in workshop.instances()] == ["UP"]
-    assert "monolith: 2 in rotation" in workshop.run("scale", "monolith=2").stdout
+    assert [(i["id"], i["state"]) for i in stage.instances()] == [(name, "UP") for name in before]
+    assert "monolith: 4 in rotation" in stage.run("scale", "monolith=4").stdout
 
 
-def test_scaling_down_takes_the_dead_first(workshop):
-    workshop.up()
-    workshop.run("scale", "monolith=3")
-    dead, *living = [i["id"] for i in workshop.instances()]
-    workshop.run("kill", dead)
-    workshop.run("scale", "monolith=2")
+def test_scaling_down_takes_the_dead_first(stage):
+    dead, *living = [i["id"] for i in stage.instances()]
+    stage.run("kill", dead)
+    stage.run("scale", "monolith=2")
 
-    assert [i["id"] for i in workshop.instances()] == living
+    assert [i["id"] for i in stage.instances()] == living
 
 
-def test_what_is_stopped_is_not_scaled(workshop):
-    workshop.up()
-    workshop.run("stop", "monolith")
-
-    assert "`./workshop start monolith` comes first" in workshop.run("scale", "monolith=2", expect=1).stderr
-
-
-def test_a_foreign_instance_in_the_registry_is_shown_and_left_alone(workshop, until):
-    status = workshop.up()
-    foreign = Registry(next(s["address"] for s in status["stores"] if s["name"] == "registry"))
+def test_a_foreign_instance_in_the_registry_is_shown_and_left_alone(stage, until):
+    foreign = Registry(next(s["address"] for s in stage.status()["stores"] if s["name"] == "registry"))
     backend = Backend("monolith", ["/"], sticky=["/socket.io"], upstreams={"stranger": Upstream("127.0.0.1", 9)})
     foreign.register(backend, "stranger")
-    until(lambda: "stranger" in [i["id"] for i in workshop.instances()], 5, "the stranger is shown")
-    workshop.run("scale", "monolith=2")
-    workshop.run("scale", "monolith=1")
+    until(lambda: "stranger" in [i["id"] for i in stage.instances()], 5, "the stranger is shown")
+    stage.run("scale", "monolith=4")
+    stage.run("scale", "monolith=3")
 
-    assert len([i for i in workshop.instances() if i["id"] != "stranger"]) == 1
+    assert len([i for i in stage.instances() if i["id"] != "stranger"]) == 3
+    foreign.deregister("monolith", "stranger")
+    until(lambda: "stranger" not in [i["id"] for i in stage.instances()], 5, "the stranger is gone")
 
 
 def test_a_database_that_was_removed_is_made_again(workshop):
@@ -198,15 +191,13 @@ def test_a_restart_that_failed_can_be_repeated_or_undone(copied_workshop):
     assert requests.get(url, timeout=5).status_code == 200
 
 
-def test_logs_follows_an_instance_that_is_added_meanwhile(workshop, until):
-    workshop.up()
-    follower = workshop.popen("logs", "monolith", "-f", start_new_session=True)
-    workshop.run("scale", "monolith=2")
-    new = workshop.instances()[-1]["id"], workshop.instances()[0]["id"]
-    seen: set[str] = set()
-    for line in follower.stdout:
-        seen |= {name for name in new if name in line}
-        if len(seen) == 2:
+def test_logs_follows_an_instance_that_is_added_meanwhile(stage):
+    before = {i["id"] for i in stage.instances()}
+    follower = stage.popen("logs", "monolith", "-f", start_new_session=True)
+    stage.run("scale", "monolith=4")
+    (new,) = {i["id"] for i in stage.instances()} - before
+    for line in follower.stdout:  # ends with the test's time-out, if it never comes
+        if line.startswith(new):
             break
     os.killpg(follower.pid, signal.SIGINT)
     follower.communicate(timeout=10)
@@ -236,9 +227,8 @@ def test_data_is_kept_over_down_and_gone_after_wipe(workshop):
     assert not workshop.run_folder.exists()
 
 
-def test_secrets_are_readable_by_their_owner_only(workshop):
-    workshop.up()
-    run = workshop.run_folder
+def test_secrets_are_readable_by_their_owner_only(stage):
+    run = stage.run_folder
     for file in [run / "secrets.json", *(run / "instances").glob("*.json"), *(run / "supervisor").rglob("*.conf")]:
         assert file.stat().st_mode & 0o077 == 0, file
 
@@ -250,19 +240,16 @@ def test_doctor_finds_this_machine_ready(workshop):
     assert "✗" not in report
 
 
-def test_a_setting_that_was_given_at_up_holds_for_instances_that_come_later(workshop):
-    workshop.up()  # the tests give LINK_ALLOWED_NETWORKS
-    workshop.run("scale", "monolith=2")
+def test_a_setting_that_was_given_at_up_holds_for_instances_that_come_later(stage):
+    stage.run("scale", "monolith=4")  # the tests gave LINK_ALLOWED_NETWORKS to `up`
 
-    given = {psutil.Process(i["pid"]).environ()["LINK_ALLOWED_NETWORKS"] for i in workshop.instances()}
+    given = {psutil.Process(i["pid"]).environ()["LINK_ALLOWED_NETWORKS"] for i in stage.instances()}
     assert given == {"127.0.0.0/8"}
 
 
-def test_logs_shows_the_last_lines_of_a_service(workshop):
-    workshop.up()
-
-    assert "registered at" in workshop.run("logs", "monolith").stdout
-    assert "there are" in workshop.run("logs", "nobody", expect=1).stderr
+def test_logs_shows_the_last_lines_of_a_service(stage):
+    assert "registered at" in stage.run("logs", "monolith").stdout
+    assert "there are" in stage.run("logs", "nobody", expect=1).stderr
 
 
 # Bad input
@@ -383,21 +370,18 @@ def test_a_service_that_does_not_compile_is_named(copied_workshop):
     assert "does not compile" in fails_and_leaves_nothing(copied_workshop, "up", "stage0")
 
 
-def test_wrong_arguments_of_scale_and_kill(workshop):
-    workshop.up()
-
-    assert "use `./workshop stop monolith`" in workshop.run("scale", "monolith=0", expect=1).stderr
-    assert "it has monolith, worker, beat" in workshop.run("scale", "nobody=2", expect=1).stderr
-    assert "use `restart monolith`" in workshop.run("restart", "worker", expect=1).stderr
-    assert "not of the form SERVICE=N" in workshop.run("scale", "monolith", expect=2).stderr
-    assert "There is no service or instance 'nobody'" in workshop.run("kill", "nobody", expect=1).stderr
-    assert "there is no signal" in workshop.run("kill", "monolith", "--signal", "NONE", expect=2).stderr
+def test_wrong_arguments_of_scale_and_kill(stage):
+    assert "use `./workshop stop monolith`" in stage.run("scale", "monolith=0", expect=1).stderr
+    assert "it has monolith, worker, beat" in stage.run("scale", "nobody=2", expect=1).stderr
+    assert "use `restart monolith`" in stage.run("restart", "worker", expect=1).stderr
+    assert "not of the form SERVICE=N" in stage.run("scale", "monolith", expect=2).stderr
+    assert "There is no service or instance 'nobody'" in stage.run("kill", "nobody", expect=1).stderr
+    assert "there is no signal" in stage.run("kill", "monolith", "--signal", "NONE", expect=2).stderr
 
 
-def test_two_commands_that_change_what_runs_do_not_get_into_each_others_way(workshop, until):
-    workshop.up()
-    first = workshop.popen("scale", "monolith=2")
-    until(lambda: "scale" in (workshop.run_folder / "lock").read_text(), 10, "the first one is at work")
-    assert "`./workshop scale" in workshop.run("scale", "monolith=1", expect=1).stderr
+def test_two_commands_that_change_what_runs_do_not_get_into_each_others_way(stage, until):
+    first = stage.popen("scale", "monolith=4")
+    until(lambda: f"process {first.pid}" in (stage.run_folder / "lock").read_text(), 10, "the first one is at work")
+    assert "`./workshop scale" in stage.run("scale", "monolith=3", expect=1).stderr
     _, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
