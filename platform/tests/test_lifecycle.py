@@ -376,6 +376,7 @@ def test_wrong_arguments_of_scale_and_kill(stage):
     assert "use `restart monolith`" in stage.run("restart", "worker", expect=1).stderr
     assert "not of the form SERVICE=N" in stage.run("scale", "monolith", expect=2).stderr
     assert "There is no service or instance 'nobody'" in stage.run("kill", "nobody", expect=1).stderr
+    assert "SIGCONT to process" in stage.run("kill", stage.instances()[0]["id"], "--signal", "CONT").stdout
     assert "there is no signal" in stage.run("kill", "monolith", "--signal", "NONE", expect=2).stderr
 
 

@@ -21,7 +21,7 @@ CHECK_TIMEOUT = 10  # seconds for `haproxy -c`
 COMMAND_TIMEOUT = 5  # seconds for a command of the Runtime API, which answers within one millisecond
 RELOAD_TIMEOUT = 5  # seconds until the new worker must be there; measured: 50 ms
 
-# A check every 500 ms, two failures take it out: dead within 0.6 s, frozen within 2 s (0.5 + 0.7 + 0.05 + 0.7).
+# A check every 500 ms, two failures take it out: dead within 0.6 s, frozen within 1.75 s (0.5 + 0.6 + 0.05 + 0.6).
 # A failed connection takes it out at once, the next good check puts it back. The same words serve in the
 # configuration file and for `add server`, which takes no defaults from anywhere.
 SERVER_OPTIONS = "check inter 500ms fastinter 50ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
