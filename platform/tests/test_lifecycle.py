@@ -138,7 +138,8 @@ def test_an_interrupted_down_leaves_nothing_that_the_next_up_minds(workshop, unt
 def test_an_interrupted_scale_leaves_what_was_there(stage, until):
     before = [i["id"] for i in stage.instances()]
     process = stage.popen("scale", "monolith=5", start_new_session=True)
-    until(lambda: len(stage.instances()) > len(before), 20, "some have been added")
+    programs = stage.run_folder / "supervisor" / "programs"
+    until(lambda: len(list(programs.glob("monolith_*"))) > len(before), 20, "some are being added")
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
 

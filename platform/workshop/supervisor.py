@@ -167,10 +167,12 @@ def stop(names: list[str]) -> None:
 
 
 def remove(names: list[str]) -> None:
-    """End programs and forget them."""
-    stop(names)
+    """End programs and forget them, also those that an interrupted `add` has not got to yet."""
+    added = [process.name for process in processes() if process.name in names]
+    stop(added)
     for name in names:
         (PROGRAMS / f"{name}.conf").unlink(missing_ok=True)
+    for name in added:
         _supervisord().removeProcessGroup(name)
 
 
