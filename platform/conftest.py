@@ -83,7 +83,13 @@ class Workshop:
 
     def names(self) -> list[str]:
         """Return the command lines of all processes."""
-        return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in self.processes()]
+        found = []
+        for pid in self.processes():
+            try:
+                found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue  # ended meanwhile
+        return found
 
     def destroy(self) -> None:
         """End everything at once, by pid: how `down` ends it in good order is tested where that is the subject."""
