@@ -91,22 +91,38 @@ if [ -x $python ] && ! $python -c 'import sys; sys.exit(sys.version_info < (3, 1
     exit 2
 fi
 
+# After a `sudo ./workshop`, or in a folder of somebody else's.
+unwritable=()
+for folder in "$PWD" "$PWD/.venv" "$PWD/node_modules"; do
+    if [ -e "$folder" ] && [ ! -w "$folder" ]; then unwritable+=("$folder"); fi
+done
+
 mapfile -t missing < <(missing_packages)
 install_command="apt-get install --no-install-recommends ${missing[*]%%:*}"
 
 if [ "${1:-}" = --check ]; then
+    [ ${#unwritable[@]} = 0 ] || printf 'cannot be written by you: %s\n' "${unwritable[@]}"
     [ ${#missing[@]} = 0 ] || printf 'missing package: %s\n' "${missing[@]}"
     python_is_ready || echo "missing: the Python packages of requirements.lock, in .venv/"
     frontend_is_ready || echo "missing: the front-end files of package-lock.json, in node_modules/"
-    if [ ${#missing[@]} = 0 ] && python_is_ready && frontend_is_ready; then
-        echo "Nothing is missing."
-        exit 0
-    elif [ ${#missing[@]} = 0 ] || may_become_root; then
+    if [ ${#missing[@]} -gt 0 ] && ! may_become_root; then
+        echo "An administrator must first run: $install_command"
+        exit 2
+    elif [ ${#unwritable[@]} -gt 0 ]; then
+        echo "Copy the repository to a folder of your own, or run: sudo chown -R $(id -un) $PWD"
+        exit 1
+    elif [ ${#missing[@]} -gt 0 ] || ! python_is_ready || ! frontend_is_ready; then
         echo "Run: ./workshop setup"
         exit 1
     fi
-    echo "An administrator must first run: $install_command"
-    exit 2
+    echo "Nothing is missing."
+    exit 0
+fi
+
+if [ ${#unwritable[@]} -gt 0 ] && ! { python_is_ready && frontend_is_ready; }; then
+    echo "${unwritable[0]} cannot be written by you: copy the repository to a folder of your own," \
+        "or run: sudo chown -R $(id -un) $PWD" >&2
+    exit 1
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

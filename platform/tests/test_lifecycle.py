@@ -234,13 +234,6 @@ def test_secrets_are_readable_by_their_owner_only(stage):
         assert file.stat().st_mode & 0o077 == 0, file
 
 
-def test_doctor_finds_this_machine_ready(workshop):
-    report = workshop.run("doctor").stdout
-
-    assert "✓ haproxy 2." in report
-    assert "✗" not in report
-
-
 def test_a_setting_that_was_given_at_up_holds_for_instances_that_come_later(stage):
     stage.run("scale", "monolith=4")  # the tests gave LINK_ALLOWED_NETWORKS to `up`
 

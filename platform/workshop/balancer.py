@@ -51,6 +51,7 @@ class LastGood:
         self.file = file
         saved = json.loads(file.read_text()) if file.exists() else {}
         self.services = {name: _service_from(value) for name, value in saved.items()}
+        self.is_saved = True
         self.index = 0
         self.registry_was_away = True
         self.hold_until = 0.0
@@ -74,14 +75,24 @@ class LastGood:
                 upstreams = service.upstreams | {instance: known.upstreams[instance]}
                 service = dataclasses.replace(service, upstreams=upstreams)
             completed[name] = service
-        if completed != self.services:
+        if completed != self.services or not self.is_saved:
             self.services = completed
-            save(self.file, completed)
+            self.is_saved = save(self.file, completed)
         return completed
 
 
-def save(file: Path, services: dict[str, Backend]) -> None:
-    write_atomically(file, json.dumps({name: dataclasses.asdict(s) for name, s in services.items()}, indent=2))
+def save(file: Path, services: dict[str, Backend]) -> bool:
+    return write_if_possible(file, json.dumps({name: dataclasses.asdict(s) for name, s in services.items()}, indent=2))
+
+
+def write_if_possible(file: Path, text: str) -> bool:
+    """Replace a file that only a restart reads; False on a full disk: HAProxy is told, and a later pass writes it."""
+    try:
+        write_atomically(file, text)
+    except OSError as error:
+        log.warning("%s stays as it was: %s", file, error)
+        return False
+    return True
 
 
 def _service_from(saved: dict) -> Backend:
@@ -164,7 +175,7 @@ class Balancer:
         try:
             self.apply(services, table)
             self.drain()
-        except (HAProxyUnavailable, RegistryUnavailable, WorkshopError) as error:
+        except (HAProxyUnavailable, RegistryUnavailable, WorkshopError, OSError) as error:  # OSError: a full disk
             log.warning("%s; next attempt in %s s", error, RETRY)
             return False
         return True
@@ -179,10 +190,11 @@ class Balancer:
             # Not for instances alone: their lines differ in values only, which were checked when they were read,
             # and the check takes 40 ms.
             haproxy.check(config, self.folder)
-        if config != written:
             write_atomically(target, config)
+        elif config != written:
+            write_if_possible(target, config)
         if routes_target.read_text() != routes:
-            write_atomically(routes_target, routes)
+            write_if_possible(routes_target, routes)
         running = self.runtime.servers()
         if other_frame or not services.keys() <= running.keys():
             log.info("reload: the services are now %s", ", ".join(sorted(services)))

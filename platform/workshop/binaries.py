@@ -32,9 +32,12 @@ def find(name: str) -> str | None:
 
 
 def version(name: str) -> str:
-    """Return the version that a program says it has, such as 2.6.12."""
+    """Return the version that a program says it has, such as 2.6.12; 0.0 when it says none."""
     command = [find(name), BINARIES[name].option]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=ASK_TIMEOUT).stdout
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=ASK_TIMEOUT).stdout
+    except (OSError, subprocess.TimeoutExpired):  # it is made for another machine, or hangs
+        said = ""
     found = re.search(r"\d+\.\d+[.\d]*", said)
     return found[0] if found else "0.0"
 

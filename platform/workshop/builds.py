@@ -38,16 +38,19 @@ def build(service: Service) -> str:
     target = folder(service.name, version)
     half_made = target.with_suffix(".part")
     shutil.rmtree(half_made, ignore_errors=True)
-    shutil.copytree(service.folder, half_made, ignore=LEFT_OUT)
-    for inside, source in service.npm.items():
-        (half_made / inside).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(npm_file(source), half_made / inside)
-    # Compiled here once, not by every instance at its start.
-    if not compileall.compile_dir(half_made, quiet=1):
-        shutil.rmtree(half_made)
-        raise WorkshopError(f"The code of {service.name} does not compile: correct the file named above.")
-    (half_made / DIGEST).write_text(code)
-    os.rename(half_made, target)
+    try:
+        shutil.copytree(service.folder, half_made, ignore=LEFT_OUT)
+        for inside, source in service.npm.items():
+            (half_made / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(npm_file(source), half_made / inside)
+        # Compiled here once, not by every instance at its start.
+        if not compileall.compile_dir(half_made, quiet=1):
+            raise WorkshopError(f"The code of {service.name} does not compile: correct the file named above.")
+        (half_made / DIGEST).write_text(code)
+        os.rename(half_made, target)
+    except BaseException:
+        shutil.rmtree(half_made, ignore_errors=True)
+        raise
     return version
 
 

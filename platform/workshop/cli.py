@@ -1,9 +1,14 @@
 """The command line: one file per command, in commands/, imported when it is wanted."""
 
+import errno
 import importlib
 import os
+import shutil
+import sys
 
 import click
+
+from workshop.errors import WorkshopError
 
 COMMANDS = (
     "setup", "doctor", "up", "down", "status", "logs", "open",
@@ -29,4 +34,16 @@ def cli() -> None:
 def main() -> None:
     # Everything here is on loopback, whatever proxy the environment names for the rest of the world.
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
-    cli(prog_name="./workshop")
+    try:
+        cli(prog_name="./workshop")
+    except OSError as error:
+        if not is_refused(error):
+            raise
+        refused = WorkshopError(f"A file could not be read or written: {error}. `./workshop doctor` says what to do.")
+        refused.show()
+        sys.exit(refused.exit_code)
+
+
+def is_refused(error: OSError) -> bool:
+    """Tell whether the disk is full or read-only, or the file not for this user."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES) or isinstance(error, shutil.Error)

@@ -2,17 +2,29 @@
 
 import os
 import platform
-import shutil
+import time
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
+import requests
 
-from workshop import binaries, lifecycle, paths, ports, state, supervisor
+from workshop import binaries, lifecycle, paths, ports, state, stores, supervisor
 from workshop.errors import WorkshopError
 
 READY, MEND, ADMINISTRATOR = 0, 1, 2
 LEAST_MEMORY = 700  # MiB available: what stage 0 takes with three instances, and room
-LEAST_DISK = 500  # MiB free for databases, logs and builds
+LEAST_DISK = 300  # MiB free: etcd alone sets 128 aside for its log; the rest is for databases, logs and builds
+LEAST_FILES = 1000  # that the disk has room for: stage 0 makes 150
+SPARE = 50  # MiB of memory and of disk that a stage which is up needs in addition
+ELSEWHERE = "have `WORKSHOP_RUN_DIR` name a folder of your own instead of .run/"
+CLOCK_TOLERANCE = 60  # seconds: a file server's clock may differ a little
+# Where SQLite's write-ahead log, Unix sockets and file locks do not work, or not reliably.
+SHARED = {"vboxsf", "vmhgfs", "prl_fs", "9p", "drvfs", "virtiofs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs"}
+SHARED |= {f"fuse.{name}" for name in ("sshfs", "vmhgfs-fuse", "rclone", "grpcfuse", "osxfs", "prl_fsd", "s3fs")}
+# All that is spoken on loopback is http; https_proxy does not concern it.
+PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 
 
 @dataclass(frozen=True)
@@ -22,71 +34,226 @@ class Finding:
     severity: int
     what: str
     remedy: str = ""
+    stops_up: bool = False  # nothing can run like this: `up` refuses instead of warning
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}."
 
 
 def examine() -> list[Finding]:
-    """Look at everything that `up` needs."""
-    system_ = f"{platform.freedesktop_os_release().get('PRETTY_NAME', 'Linux')}, {platform.machine()}"
+    """Look at everything."""
+    findings = [*machine(), *what_up_needs()]
+    if run_folder().severity == READY:  # otherwise it may not even be readable
+        findings += [*databases(), *what_is_up()]
+    return findings
+
+
+def stop_or_warn(say: lifecycle.Progress) -> None:
+    """Raise WorkshopError for what no stage can run with; say what else is not well."""
+    for finding in what_up_needs():
+        if finding.stops_up:
+            raise WorkshopError(str(finding))
+        if finding.severity != READY:
+            say(f"Warning: {finding}")
+
+
+def what_up_needs() -> list[Finding]:
+    """Look at what must be well before a stage is brought up."""
     return [
-        Finding(READY, f"{system_}, Python {platform.python_version()}, {os.cpu_count()} cores"),
         *[binary(name) for name in binaries.BINARIES],
+        repository(),
         run_folder(),
+        shared_folder(),
         disk(),
         memory(),
-        public_port(),
+        clock(),
+        proxy(psutil.Process().environ()),  # as we were started with it: since then, cli.py has changed it
+    ]
+
+
+def machine() -> list[Finding]:
+    """Say what somebody wants to know first to whom the report is sent."""
+    version = tomllib.loads((paths.REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    return [
+        Finding(READY, f"workshop {version}, Python {platform.python_version()}"),
+        Finding(READY, f"{system}, Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} cores"),
     ]
 
 
 def binary(name: str) -> Finding:
     """Look whether a program is there and of a version that will do."""
     if not binaries.find(name):
-        return Finding(ADMINISTRATOR, f"{name} is missing", "./workshop setup installs it, or says who can")
+        return Finding(
+            ADMINISTRATOR, f"{name} is missing", "run `./workshop setup`, which installs it or says who can", True
+        )
     version = binaries.version(name)
     if not binaries.will_do(name, version):
         return Finding(
             ADMINISTRATOR,
-            f"{name} {version} will not do: {binaries.BINARIES[name].why}",
-            "use Debian 12 or Ubuntu 24.04",
+            f"{binaries.find(name)} {version} will not do ({binaries.BINARIES[name].why})",
+            "use the one of Debian 12 or Ubuntu 24.04",
+            True,
         )
     return Finding(READY, f"{name} {version}")
 
 
+def repository() -> Finding:
+    """Look whether the repository can be written: exercises and set-up do so."""
+    if not os.access(paths.REPOSITORY, os.W_OK | os.X_OK):
+        return Finding(
+            MEND, f"{paths.REPOSITORY} cannot be written by you", "copy the repository to a folder of your own"
+        )
+    return Finding(READY, f"{paths.REPOSITORY} can be written")
+
+
 def run_folder() -> Finding:
-    """Look whether .run/ is ours, can be written, and has a path that the servers can live with."""
+    """Look whether .run/ and all in it is ours, can be written, and has a path that the servers can live with."""
     try:
         state.refuse_foreign_folder()
     except WorkshopError as error:
-        return Finding(ADMINISTRATOR, error.message)
-    parent = paths.RUN if paths.RUN.exists() else paths.RUN.parent
-    if not os.access(parent, os.W_OK | os.X_OK):
-        return Finding(MEND, f"{parent} cannot be written by you", "put the repository where you can write")
+        return Finding(ADMINISTRATOR, *error.message.rstrip(".").split(": ", 1), stops_up=True)
+    except PermissionError as error:
+        return Finding(MEND, f"{error.filename} cannot be reached by you", ELSEWHERE, True)
+    if foreign := [file for file in paths.RUN.rglob("*") if _owner(file) not in (os.getuid(), None)]:
+        return Finding(
+            ADMINISTRATOR,
+            f"{foreign[0]} belongs to user {_owner(foreign[0])}, perhaps after a `sudo ./workshop`",
+            f"run `sudo chown -R {psutil.Process().username()} {paths.RUN}`",
+            True,
+        )
+    if not os.access(_existing(paths.RUN), os.W_OK | os.X_OK):
+        is_read_only = os.statvfs(_existing(paths.RUN)).f_flag & os.ST_RDONLY
+        return Finding(
+            MEND,
+            f"{_existing(paths.RUN)} cannot be written{', its disk is read-only' if is_read_only else ' by you'}",
+            ELSEWHERE,
+            True,
+        )
     if problem := supervisor.problem_with_path():
-        return Finding(MEND, problem)
+        return Finding(MEND, *problem.rstrip(".").split(": ", 1), stops_up=True)
     return Finding(READY, f"{paths.RUN} can be written")
 
 
-def disk() -> Finding:
-    free = shutil.disk_usage(paths.RUN if paths.RUN.exists() else paths.RUN.parent).free >> 20
-    if free < LEAST_DISK:
+def _owner(file: Path) -> int | None:
+    """Return the user that a file belongs to; None when it has just been removed."""
+    try:
+        return file.lstat().st_uid
+    except FileNotFoundError:
+        return None
+
+
+def _existing(path: Path) -> Path:
+    """Return the folder, or what exists above it already."""
+    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))  # False if it is not for us
+
+
+def shared_folder() -> Finding:
+    """Look whether .run/ lies on a disk of this machine, and the repository, too."""
+    kind = _filesystem(paths.RUN)
+    if kind in SHARED:
         return Finding(
-            MEND, f"{free} MiB of disk free, {LEAST_DISK} are needed", "make room, or ./workshop down --wipe"
+            MEND,
+            f"{paths.RUN} is on a shared folder ({kind}), where databases and sockets fail",
+            "copy the repository to a folder of this machine's own, such as ~/workshop",
+            True,
+        )
+    if _filesystem(paths.REPOSITORY) in SHARED:
+        return Finding(READY, f"the repository is on a shared folder, {paths.RUN} is not")
+    return Finding(READY, f"not on a shared folder ({kind})")
+
+
+def _filesystem(path: Path) -> str:
+    """Return the type of the file system that a path lies on: of the last that was mounted nearest to it."""
+    mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
+    return next((mounts[folder] for folder in (path, *path.parents) if folder in mounts), "unknown")
+
+
+def disk() -> Finding:
+    """Look whether there is room for what a stage writes, and for as many files."""
+    found = os.statvfs(_existing(paths.RUN))
+    free, needed = found.f_bavail * found.f_frsize >> 20, SPARE if supervisor.is_running() else LEAST_DISK
+    if free < needed:
+        return Finding(
+            MEND, f"{free} MiB of disk free, {needed} are needed", f"make room on the disk of {paths.RUN}", True
+        )
+    if found.f_files and found.f_favail < LEAST_FILES:  # some file systems have no such limit, and report 0
+        return Finding(
+            MEND,
+            f"the disk has room for {found.f_favail} more files (inodes), {LEAST_FILES} are needed",
+            f"remove files that you do not need from the disk of {paths.RUN}",
+            True,
         )
     return Finding(READY, f"{free} MiB of disk free")
 
 
 def memory() -> Finding:
-    available = psutil.virtual_memory().available >> 20
-    if available < LEAST_MEMORY:
-        return Finding(MEND, f"{available} MiB of memory available, {LEAST_MEMORY} are needed", "end other programs")
+    available, needed = psutil.virtual_memory().available >> 20, SPARE if supervisor.is_running() else LEAST_MEMORY
+    if available < needed:
+        return Finding(MEND, f"{available} MiB of memory available, {needed} are needed", "end other programs")
     return Finding(READY, f"{available} MiB of memory available")
 
 
-def public_port() -> Finding:
-    """Look whether the page's usual port is free, or ours."""
-    if paths.STATE.exists() and supervisor.is_running():
-        return Finding(READY, f"a stage is up: {paths.STATE}")
+def clock() -> Finding:
+    """Look whether the clock is behind: then something has been written in what it takes for the future.
+
+    That it is ahead, only another clock could tell: the report shows the time.
+    """
+    now = time.time()
+    programs = [Path(found) for name in binaries.BINARIES if (found := binaries.find(name))]
+    files = [*programs, *paths.REPOSITORY.glob("*"), *paths.RUN.glob("*"), *paths.RUN.glob("*/*")]
+    written = {file: _written(file) for file in files}
+    newest = max(written, key=written.get)
+    if written[newest] > now + CLOCK_TOLERANCE:
+        return Finding(
+            ADMINISTRATOR,
+            f"the clock says {_time(now)}, but {newest} was written at {_time(written[newest])}",
+            f"set the clock (`sudo timedatectl set-ntp true`) or, if it is right, `touch {newest}`",
+        )
+    return Finding(READY, f"the clock says {_time(now)}")
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # it has just been removed
+        return 0
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def proxy(environment: dict[str, str]) -> Finding:
+    """Look whether clients such as curl would ask a proxy for what is on loopback. The platform's own do not."""
+    exceptions = environment.get("no_proxy") or environment.get("NO_PROXY") or ","
+    hosts = ("127.0.0.1", "localhost")
+    if all(requests.utils.should_bypass_proxies(f"http://{host}/", exceptions) for host in hosts):
+        return Finding(READY, "no proxy for loopback")
+    for name in PROXIES:
+        if environment.get(name):  # not its value, which may hold a password
+            return Finding(
+                MEND,
+                f"{name} sends curl's requests to 127.0.0.1 to a proxy",
+                "run `export no_proxy=127.0.0.1,localhost`, with what it has had so far",
+            )
+    return Finding(READY, "no proxy for loopback")
+
+
+def databases() -> list[Finding]:
+    """Look whether what is kept is whole."""
+    problems = [stores.damage(file) for file in sorted(paths.DATA.glob("*.db"))]
+    return [Finding(MEND, problem, stores.REPAIR) for problem in problems if problem]
+
+
+def what_is_up() -> list[Finding]:
+    """Look whether a stage is up, or what a crash has left behind, or whether the page's usual port is free."""
+    if command := state.at_work():
+        return [Finding(READY, f"{command} is at work")]
+    if problem := lifecycle.remains():
+        return [Finding(MEND, f"left behind: {problem}", "run `./workshop down`; `./workshop up` cleans up, too")]
     if paths.STATE.exists():
-        return Finding(MEND, "a run was cut off, or this machine has crashed", "`down` cleans up, and so does `up`")
+        return [Finding(READY, f"{state.load().stage} is up at {state.load().url}")]
     if problem := ports.problem(lifecycle.PUBLIC_PORT):
-        return Finding(READY, f"{problem}: `up` will choose another and say which")
-    return Finding(READY, f"port {lifecycle.PUBLIC_PORT} is free")
+        return [Finding(READY, f"{problem}: `up` will choose another")]
+    return [Finding(READY, f"no stage is up, port {lifecycle.PUBLIC_PORT} is free")]

@@ -1,15 +1,16 @@
 """Bringing a stage up and down: nothing is left half running, and every command works after an interrupted one."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 import requests
 
 from workshop import (
     balancer,
-    binaries,
     builds,
     paths,
     ports,
@@ -39,9 +40,6 @@ Progress = Callable[[str], None]
 
 def up(stage: Stage, db: str, driver: str, port: int | None, say: Progress) -> Up:
     """Bring up a stage; what is up already stays as it is. Raises WorkshopError, and leaves nothing running then."""
-    for name in binaries.BINARIES:
-        if not binaries.find(name):
-            raise WorkshopError(f"{name} is missing: run `./workshop setup`, which installs it or says who can.")
     clean_after_crash(say)
     if paths.STATE.exists():
         current = state.load()
@@ -54,6 +52,7 @@ def up(stage: Stage, db: str, driver: str, port: int | None, say: Progress) -> U
     defaults = {name: value for service in stage.services.values() for name, value in service.settings.items()}
     settings = {name: os.environ.get(name, default) for name, default in defaults.items()}
     counts = {name: program.instances for name, program in (stage.services | stage.workers).items()}
+    refuse_damaged(stage)
     new = Up(stage.name, driver, db, _choose_ports(port, say), {}, counts, settings)
     try:
         _bring_up(stage, new, say)
@@ -65,13 +64,36 @@ def up(stage: Stage, db: str, driver: str, port: int | None, say: Progress) -> U
 
 def clean_after_crash(say: Progress) -> None:
     """End what an interrupted command, a crash of this machine, or somebody who removed .run/, has left behind."""
-    try:
-        is_whole = state.load().ready and supervisor.is_running()
-    except WorkshopError:  # there is no such file, or one that this version cannot read
-        is_whole = not paths.STATE.exists() and not processes.left_over()
-    if not is_whole:
+    if remains():
         say("Cleaning up what an interrupted run has left behind.")
         tear_down()
+
+
+def remains() -> str | None:
+    """Say what has been left behind; None when a whole stage is up, or nothing at all."""
+    try:
+        if not supervisor.is_running():
+            return f"{state.load().stage} was up, and its supervisor is gone"
+        return None if state.load().ready else f"{state.load().stage} was never brought up entirely"
+    except WorkshopError:
+        if paths.STATE.exists():
+            return f"{paths.STATE} cannot be read"
+    if lost := processes.left_over():
+        return f"{len(lost)} processes run on that belong to no stage, such as {lost[0].name()}, process {lost[0].pid}"
+    return None
+
+
+def refuse_damaged(stage: Stage) -> None:
+    """Raise WorkshopError when a database is damaged: nothing is to be written into it."""
+    for service in stage.services.values():
+        for file in stores.sqlite_files(stage, service):
+            if file.exists() and (problem := stores.damage(file, is_migrated=_migrated(service).exists())):
+                raise WorkshopError(f"{problem}: {stores.REPAIR}.")
+
+
+def _migrated(service: Service) -> Path:
+    """Return the file that names the build to whose schema the service's database has been brought."""
+    return paths.DATA / f"{service.name}.migrated"
 
 
 def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
@@ -117,8 +139,9 @@ def _choose_ports(port: int | None, say: Progress) -> dict[str, int]:
 def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
     """Bring the service's database to the schema of its build, once per build: one migrator, however many instances."""
     version = up.versions[service.name]
-    done = paths.DATA / f"{service.name}.migrated"
-    if not service.migrate or (done.exists() and done.read_text() == version and stores.are_there(stage, service)):
+    done = _migrated(service)
+    are_there = all(file.exists() for file in stores.sqlite_files(stage, service))
+    if not service.migrate or (done.exists() and done.read_text() == version and are_there):
         return
     say(f"{service.name}: migrating its database")
     try:
@@ -134,7 +157,7 @@ def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
         raise WorkshopError(f"The migration of {service.name} failed: {error}") from None
     if result.returncode:
         raise WorkshopError(f"The migration of {service.name} failed:\n{_tail(result.stdout + result.stderr)}")
-    done.write_text(version)
+    write_atomically(done, version)
 
 
 def wait_until_up(stage: Stage, names: Collection[str], watched: Collection[str] = ()) -> None:
@@ -193,9 +216,10 @@ def _tail(text: str) -> str:
 
 def tear_down() -> list[str]:
     """End everything; return what had got lost and was found running."""
-    if paths.STATE.exists():
-        # Should we be interrupted: the next `up` sees that this is not whole any more.
-        write_atomically(paths.STATE, "{}")
+    # First, since the next `up` takes what runs without this file for left over, should we be interrupted. Removing
+    # needs no room on the disk; where even that is refused, everything ends nevertheless, and it fails below.
+    with contextlib.suppress(OSError):
+        paths.STATE.unlink(missing_ok=True)
     if supervisor.is_running():
         # First those that the load balancer and the registry let go of in good order.
         supervisor.stop([p.name for p in supervisor.processes() if p.name not in programs.OWN])

@@ -18,23 +18,31 @@ CONNECT_TIMEOUT = 0.5  # seconds; loopback takes microseconds
 
 def is_free(port: int) -> bool:
     """Tell whether a server of this user could listen on this loopback port now."""
-    return problem(port) is None
+    return _refusal(port) is None
 
 
 def problem(port: int) -> str | None:
     """Say what keeps a server of this user from listening on this loopback port; None when nothing does."""
+    match _refusal(port):
+        case None:
+            return None
+        case errno.EADDRINUSE:
+            return f"Port {port} is taken by {listener(port)}"
+        case _:
+            return f"Port {port} is for root only, as all below 1024 are"
+
+
+def _refusal(port: int) -> int | None:
+    """Return why this user cannot listen on this loopback port, EADDRINUSE or EACCES; None when it can."""
     with socket.socket() as probe:
         # Servers set SO_REUSEADDR too: connections lingering in TIME_WAIT do not keep them from binding.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except PermissionError:
-            return f"Port {port} is for root only, as all below 1024 are"
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
-            holder = listener(port)
-            return f"Port {port} is taken{f' by {holder}' if holder else ''}"
+            return error.errno
     return None
 
 
@@ -57,12 +65,12 @@ def free_port(wanted: int | None = None, avoid: Collection[int] = ()) -> int:
     raise OSError(errno.EADDRINUSE, f"no free port in {ATTEMPTS} attempts between {RANGE.start} and {RANGE.stop}")
 
 
-def listener(port: int) -> str | None:
-    """Describe the process that listens on this port, as far as this user may see it."""
+def listener(port: int) -> str:
+    """Describe the process that listens on this port; only root may see everybody's."""
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
             try:
                 return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
             except psutil.NoSuchProcess:
-                return None
-    return None
+                return "a process that has just ended"
+    return f"a process that you may not see (`sudo ss -ltnp 'sport = :{port}'` names it)"

@@ -1,11 +1,12 @@
 """What is up: written by `up`, read by every other command and by the platform's own processes."""
 
+import contextlib
 import dataclasses
 import fcntl
 import json
 import os
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 import psutil
 
@@ -64,18 +65,33 @@ def refuse_foreign_folder() -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(what: str):
     """Hold the right to change what runs; raises WorkshopError, naming the holder, when another command has it."""
     refuse_foreign_folder()
-    paths.RUN.mkdir(parents=True, exist_ok=True)
-    with open(paths.LOCK, "a+") as file:
+    paths.RUN.mkdir(mode=0o700, parents=True, exist_ok=True)  # databases, logs and secrets: nobody else's business
+    with _open_lock() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            raise WorkshopError(f"`./workshop {file.read().strip()}` is at work: try again when it is done.") from None
-        file.truncate(0)
-        file.write(f"{what} (process {os.getpid()})")
-        file.flush()
+            raise WorkshopError(f"`./workshop {file.read()}` is at work: try again when it is done.") from None
+        with contextlib.suppress(OSError):  # on a full disk, the next one is not told our name: `down` must work there
+            paths.LOCK.write_text(f"{what} (process {os.getpid()})")
         yield
+
+
+def at_work() -> str | None:
+    """Return the command that is changing what runs; None when none is."""
+    if not paths.LOCK.exists():
+        return None
+    with _open_lock() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return f"`./workshop {file.read()}`"
+    return None
+
+
+def _open_lock() -> TextIO:
+    """Open the lock's file for reading, which needs no room on the disk; the kernel frees a lock with its process."""
+    return open(os.open(paths.LOCK, os.O_RDONLY | os.O_CREAT, 0o600))

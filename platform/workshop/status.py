@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import psutil
 
-from workshop import paths, ports, supervisor
+from workshop import paths, ports, stores, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.stage import Service, Stage
 from workshop.state import Up
+
+FILE_TIMEOUT = 0.2  # seconds for a look into a database file: `status --watch` takes one twice a second
 
 
 @dataclass
@@ -110,13 +112,14 @@ def _service_pid(sidecar: int) -> int | None:
 
 
 def _stores(stage: Stage, up: Up) -> list[dict]:
-    """Return the registry and the stores; a process is UP when it accepts connections, a file when it is there."""
+    """Return the registry and the stores; a process is UP when it accepts connections, a file when it is whole."""
     queue, registry = (f"127.0.0.1:{up.ports[name]}" for name in ("queue", "registry"))
     rows = [("registry", registry, ports.answers(up.ports["registry"]))]
     for name, store in stage.stores.items():
         if store.kind == "redis":
             rows.append((name, queue, ports.answers(up.ports["queue"])))
         else:
-            file = paths.DATA / f"{name}.db"
-            rows.append((name, str(file), file.exists()))
+            file = stores.sqlite_file(name)
+            is_whole = file.exists() and not stores.damage(file, timeout=FILE_TIMEOUT)
+            rows.append((name, str(file), is_whole))
     return [{"name": name, "address": address, "state": "UP" if up else "DOWN"} for name, address, up in rows]

@@ -1,5 +1,8 @@
 """The stores that services keep their data in, and the registry: how each is started, and where it is reached."""
 
+import contextlib
+import sqlite3
+import time
 from pathlib import Path
 
 from workshop import paths
@@ -19,6 +22,8 @@ dir "{folder}"
 save ""
 appendonly no
 """
+# What to do about a damaged database. A -wal file of another time would damage the copy, too.
+REPAIR = "put a good copy in its place and remove its -wal and -shm files, or begin anew with `./workshop down --wipe`"
 
 
 def programs(stage: Stage, up: Up) -> list[Program]:
@@ -35,19 +40,43 @@ def environment(stage: Stage, service: Service, up: Up) -> dict[str, str]:
     return {variable: addresses[stage.stores[name].kind](name, up) for variable, name in service.stores.items()}
 
 
-def are_there(stage: Stage, service: Service) -> bool:
-    """Tell whether the service's databases exist."""
-    names = [name for name in service.stores.values() if stage.stores[name].kind == "sql"]
-    return all(_sqlite_file(name).exists() for name in names)
-
-
-def _sqlite_file(name: str) -> Path:
+def sqlite_file(name: str) -> Path:
+    """Return where the database called `name` lies."""
     return paths.DATA / f"{name}.db"
+
+
+def sqlite_files(stage: Stage, service: Service) -> list[Path]:
+    """Return where the service's databases lie."""
+    return [sqlite_file(name) for name in service.stores.values() if stage.stores[name].kind == "sql"]
+
+
+def damage(file: Path, is_migrated: bool = False, timeout: float = 10) -> str | None:
+    """Say what is wrong with an SQLite file, and change nothing in it; None when nothing is, as far as can be seen.
+
+    What cannot be seen: other words within a row, since SQLite keeps no checksums; what stood in a -wal file that is
+    gone; and in a file so large that `timeout` seconds do not suffice, what comes later.
+    """
+    if not file.stat().st_size:
+        return f"{file} is damaged: it is empty"
+    deadline = time.monotonic() + timeout
+    try:
+        # Read-only: whoever closes a database last would otherwise write the -wal file's pages into it.
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return None  # busy, or it took too long: nothing that speaks against the file
+        found, tables = str(error), 0
+    if found != "ok":
+        return f"{file} is damaged: {' '.join(found.split())}"
+    return f"{file} is damaged: it has no tables any more" if is_migrated and not tables else None
 
 
 def _sqlite_url(name: str, up: Up) -> str:
     paths.DATA.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{_sqlite_file(name)}"
+    return f"sqlite:///{sqlite_file(name)}"
 
 
 def _redis_url(name: str, up: Up) -> str:

@@ -149,7 +149,11 @@ def restart(names: list[str]) -> None:
         raise WorkshopError(f"These do not end: {', '.join(names)}. See `./workshop logs`.")
     for process in processes():
         if process.name in names and process.state in STOPPED:
-            _supervisord().startProcess(process.name, False)
+            try:
+                _supervisord().startProcess(process.name, False)
+            except xmlrpc.client.Fault as fault:
+                if fault.faultCode != Faults.ALREADY_STARTED:  # one that had crashed, in this very moment
+                    raise
 
 
 def stop(names: list[str]) -> None:

@@ -2,7 +2,7 @@ import shutil
 
 import click
 
-from workshop import lifecycle, paths, state
+from workshop import lifecycle, paths, state, supervisor
 
 
 @click.command("down", epilog="Example: ./workshop down --wipe")
@@ -10,8 +10,9 @@ from workshop import lifecycle, paths, state
 def command(wipe: bool) -> None:
     """End everything that runs; data is kept unless --wipe is given."""
     with state.locked("down"):
-        was_up = paths.STATE.exists()
+        was_up = paths.STATE.exists() or supervisor.is_running()
         for lost in lifecycle.tear_down():
+            was_up = True
             click.echo(f"ended: {lost}, which nothing supervised any more")
         if wipe:
             shutil.rmtree(paths.RUN)

@@ -1,6 +1,7 @@
 import click
 
-from workshop import lifecycle, stage, state
+from workshop import doctor, lifecycle, stage, state, supervisor
+from workshop.errors import WorkshopError
 from workshop.lifecycle import PUBLIC_PORT as PORT
 
 
@@ -13,5 +14,12 @@ def command(name: str, db: str, driver: str, port: int | None) -> None:
     """Bring up STAGE and print its address; a stage that is up already stays as it is."""
     wanted = stage.load(name)
     with state.locked(f"up {name}"):
-        up = lifecycle.up(wanted, db, driver, port, click.echo)
+        if not supervisor.is_running():
+            doctor.stop_or_warn(click.echo)
+        try:
+            up = lifecycle.up(wanted, db, driver, port, click.echo)
+        except (WorkshopError, OSError) as error:
+            if (disk := doctor.disk()).severity == doctor.READY:
+                raise
+            raise WorkshopError(f"{error}\n{disk}") from None  # it has filled meanwhile
     click.echo(f"\n{wanted.title} is up: {up.url}   statistics of the load balancer: {up.stats_url}")
