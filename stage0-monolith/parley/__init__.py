@@ -3,8 +3,9 @@
 import os
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import auth, config, database, errors, logs, presence, push, tasks
+from . import attempts, auth, config, database, errors, logs, presence, push, tasks
 from . import events as events  # its handlers register themselves
 from .api.messages import messages
 from .api.tokens import tokens
@@ -26,9 +27,12 @@ def create_app(environ=os.environ):
     database.init_app(app)
     push.init_app(app)
     presence.init_app(app)
+    attempts.init_app(app)
     tasks.init_app(app)
     auth.init_app(app, is_revoked=is_revoked, mark_seen=mark_seen)
 
     for blueprint in (users, tokens, messages, health, ui):
         app.register_blueprint(blueprint)
+    # The client's address is the one that the load balancer names; it deletes what a client claims itself.
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=0)
     return app

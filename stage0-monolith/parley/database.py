@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import MetaData, event
+from sqlalchemy import MetaData, event, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase
 
@@ -63,6 +63,14 @@ def write_transaction(lock_wait=LOCK_WAIT):
         db.session.commit()
     finally:
         db.session.rollback()  # does nothing after the commit
+
+
+def time_of_change(session, model):
+    """Return the time for updated_at: now, or that of the newest change if the clock was set back since.
+
+    Clients ask for what changed since the newest change they know: nothing may be filed before it.
+    """
+    return max(int(time.time()), session.scalar(select(func.max(model.updated_at))) or 0)
 
 
 def set_pragmas(connection, _record):

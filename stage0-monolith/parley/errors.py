@@ -1,9 +1,10 @@
 """The one JSON shape of every failure: {"error": "<sentence>", "request_id": "…"}."""
 
 import logging
+import sqlite3
 
 from flask import g, jsonify
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from werkzeug.exceptions import HTTPException
 
 from . import refusals
@@ -17,11 +18,18 @@ STATUS = {
     refusals.NotFound: 404,
     refusals.Taken: 409,
     refusals.KeyReused: 422,
+    refusals.TooMany: 429,
 }
 SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address does not answer that method.",
     413: "The request is too large.",
+}
+# What SQLite says that trying again would not change, by its error code.
+DATABASE = {
+    sqlite3.SQLITE_FULL: "The disk of the database is full. Nothing can be stored until there is room again.",
+    sqlite3.SQLITE_CORRUPT: "The database is damaged. It has to be restored.",
+    sqlite3.SQLITE_NOTADB: "The database is damaged. It has to be restored.",
 }
 
 
@@ -47,6 +55,8 @@ def answer_exception(error):
     if status == 401:
         # Not Basic, also where a password is asked for: it would open the browser's own dialog.
         response.headers["WWW-Authenticate"] = 'Bearer realm="Authentication Required"'
+    if status == 429:
+        response.headers["Retry-After"] = error.retry_after
     return response
 
 
@@ -59,8 +69,10 @@ def describe(error):
     """Return the sentence and the status that stand for an exception; log it if it is our fault."""
     if isinstance(error, refusals.Refusal):
         return str(error), STATUS[type(error)]
-    if isinstance(error, OperationalError):
+    # A damaged SQLite file raises the general DatabaseError; its other subclasses are our own mistakes.
+    if isinstance(error, OperationalError) or type(error) is DatabaseError:
         log.error("The database did not do its work: %s", error)
-        return "The database is busy or away. Please try again in a moment.", 503
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest of an extended code tells details
+        return DATABASE.get(code, "The database is busy or away. Please try again in a moment."), 503
     log.exception("Unexpected error", exc_info=error)
     return "Something went wrong on our side. Please try again.", 500

@@ -5,6 +5,9 @@ from functools import cache
 from gevent.threadpool import ThreadPool
 from werkzeug.security import check_password_hash, generate_password_hash
 
+# Stands in when there is no such user: no password has this hash, but to find that out takes as long.
+HASH_OF_NOBODY = "scrypt:32768:8:1$nobody$nothing"
+
 
 @cache
 def threads():
@@ -24,10 +27,4 @@ def hash_password(password):
 
 def matches(password_hash, password):
     """Return whether the password has this hash; None, for no such user, takes as long and matches nothing."""
-    return threads().apply(check_password_hash, (password_hash or hash_of_nobody(), password)) and bool(password_hash)
-
-
-@cache
-def hash_of_nobody():
-    """A hash to compare with when there is no user, so that the time taken does not tell."""
-    return generate_password_hash("")
+    return threads().apply(check_password_hash, (password_hash or HASH_OF_NOBODY, password))

@@ -11,7 +11,7 @@ from flask import current_app
 from redis.exceptions import RedisError
 from sqlalchemy import select, update
 
-from .database import db, write_transaction
+from .database import db, time_of_change, write_transaction
 from .models.user import User
 from .push import push_model
 from .redis_client import connect
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 PING_LASTS = 60  # seconds; clients ping every 30 s, so that one ping may be lost
 GRACE = 5  # seconds in which a reconnect is not seen
+CLOCKS_DIFFER = 1  # second, at most, between the instances
 
 
 def init_app(app):
@@ -73,12 +74,13 @@ def find_gone(last_seen):
     with redis().pipeline() as pipeline:
         for user_id in last_seen:
             pipeline.zcard(key(user_id))
-            pipeline.zcount(key(user_id), now, "+inf")
+            # None lasts longer, unless the clock was set back: who is still there will ping within 30 s.
+            pipeline.zcount(key(user_id), now, now + PING_LASTS + GRACE + CLOCKS_DIFFER)
         counts = pipeline.execute()
     gone = []
     for (user_id, last_seen_at), known, alive in zip(last_seen.items(), counts[::2], counts[1::2], strict=True):
         # Not known at all: Redis has lost its memory. Whoever still pings will be known again within a minute.
-        forgotten = not known and last_seen_at > now - PING_LASTS
+        forgotten = not known and now - PING_LASTS < last_seen_at <= now + CLOCKS_DIFFER
         if not alive and not forgotten:
             gone.append(user_id)
     return gone
@@ -93,7 +95,7 @@ def set_online(user_id, online):
         changed = session.execute(
             update(User)
             .where(User.id == user_id, User.online != online)  # another instance may have been faster
-            .values(online=online, updated_at=int(time.time()))
+            .values(online=online, updated_at=time_of_change(session, User))
         )
         user = session.get(User, user_id)
     if changed.rowcount:

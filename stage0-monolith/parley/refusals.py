@@ -25,5 +25,13 @@ class Taken(Refusal):
     """Somebody else has this already."""
 
 
+class TooMany(Refusal):
+    """This was tried too often; retry_after is the number of seconds until it may be tried again."""
+
+    def __init__(self, sentence, retry_after):
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
 class KeyReused(Refusal):
     """An idempotency key came back with another body."""

@@ -106,6 +106,7 @@ def make_app():
             db.session.remove()
             db.engine.dispose()
         app.extensions["presence"].close()
+        app.extensions["attempts"][0].storage.storage.connection_pool.disconnect()
     kombu.pools.reset()
 
 

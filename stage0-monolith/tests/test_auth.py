@@ -3,6 +3,9 @@ import time
 import jwt
 import pytest
 
+from parley.auth import check_token
+from parley.refusals import NotSignedIn
+
 HOUR = 3600
 
 
@@ -38,6 +41,30 @@ def test_a_token_with_another_algorithm_is_refused(client, claims, secret):
     assert get(client, jwt.encode(claims, None, "none")).status_code == 401
 
 
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("claim", "values"),
+    [
+        ("user_id", [True, "1", [1], {}, 1.0, 0, -1, 2**31, 2**80, INF]),
+        ("iat", ["0", [], INF, -INF, float("nan"), 10**20, 10**400, True]),
+        ("exp", ["9999999999", [], INF, float("nan"), 10**20, 9999999999.5, True]),
+        ("jti", [1, [], {}, "x" * 65]),
+    ],
+)
+def test_a_token_with_a_claim_of_another_kind_is_refused(client, claims, claim, values, secret):
+    for value in values:
+        answer = get(client, jwt.encode({**claims, claim: value}, secret, "HS256"))
+        assert answer.status_code == 401, value
+
+
+@pytest.mark.parametrize("token", ["\ud800", "é.é.é", "\0", "x" * 100_000, b"x.x.x", "." * 1000])
+def test_odd_characters_are_no_token(app, token):
+    with app.app_context(), pytest.raises(NotSignedIn):
+        check_token(token)
+
+
 def test_a_token_outlives_a_clock_that_is_set_back(client, claims, secret):
     assert get(client, jwt.encode({**claims, "iat": time.time() + HOUR}, secret, "HS256")).status_code == 200
 
@@ -46,7 +73,9 @@ def test_the_token_of_an_unknown_user_is_refused(client, auth):
     assert get(client, auth.token(4711)).status_code == 401
 
 
-@pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer x", "Basic YTpi", "Nonsense", ""])
+@pytest.mark.parametrize(
+    "header", ["Bearer", "Bearer ", "Bearer x", "Basic YTpi", "Nonsense", "", "Basic \xff\xff", "Basic é"]
+)
 def test_a_bad_header_is_401_where_none_is_fine(client, header):
     assert client.get("/api/messages").status_code == 200
     answer = client.get("/api/messages", headers={"Authorization": header})

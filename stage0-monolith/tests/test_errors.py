@@ -1,3 +1,5 @@
+import io
+
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -33,6 +35,14 @@ def test_a_wrong_method_is_405_and_names_the_right_ones(client):
 
 def test_a_body_that_is_too_large_is_413(client):
     assert client.post("/api/users", json={"nickname": "x" * 70_000}).status_code == 413
+
+
+def test_a_body_without_a_length_that_is_too_large_is_413_too(client):
+    body = b'{"nickname": "ann", "password": "correct horse"}'
+    for size, status in ((60_000, 201), (70_000, 413)):
+        chunked = {"input_stream": io.BytesIO(body.ljust(size)), "environ_overrides": {"wsgi.input_terminated": True}}
+        answer = client.post("/api/users", content_type="application/json", **chunked)
+        assert answer.status_code == status
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "3", '"text"', "[" * 30_000])

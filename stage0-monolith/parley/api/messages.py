@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from .. import markup, tasks
 from ..auth import token_optional, token_required
-from ..database import db, write_transaction
+from ..database import db, time_of_change, write_transaction
 from ..models.message import DAY, Message, check_key, check_source, find_repeat, remember
 from ..push import push_model
 from ..refusals import Forbidden, Invalid, NotFound
@@ -92,7 +92,7 @@ def edit(message_id, source):
     content = make_content(source)
     with write_transaction() as session:
         message = session.get(Message, message_id)
-        for name, value in content.items():
+        for name, value in {**content, "updated_at": time_of_change(session, Message)}.items():
             setattr(message, name, value)
     announce(message)
 
@@ -108,17 +108,16 @@ def find(message_id):
 def make_content(source):
     """Return what follows from a text; rendered before any lock is taken. Raises Invalid."""
     html, links = markup.render(check_source(source))
-    now = int(time.time())
-    return {"source": source, "html": html, "updated_at": now, "expand_after": now if links else None}
+    return {"source": source, "html": html, "expand_after": int(time.time()) if links else None}
 
 
 def insert(user_id, content, key):
     """Store a message with its idempotency key; return the message and whether it is new."""
-    now = content["updated_at"]
     with write_transaction() as session:
+        now = time_of_change(session, Message)
         if key and (message := find_repeat(session, user_id, key, content["source"], now)):
             return message, False
-        message = Message(user_id=user_id, created_at=now, **content)
+        message = Message(user_id=user_id, created_at=now, updated_at=now, **content)
         session.add(message)
         session.flush()  # gives the message its id
         if key:

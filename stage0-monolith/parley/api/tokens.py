@@ -1,13 +1,11 @@
 """Tokens: sign in and sign out."""
 
-import time
-
 from flask import Blueprint, g
 
 from .. import auth
 from ..auth import token_required
 from ..database import write_transaction
-from ..models.revocation import revoke_all_tokens, revoke_token
+from ..models.revocation import revoke_all_tokens, revoke_token, time_of_issue
 from .parameters import query_int
 from .users import check_password
 
@@ -18,7 +16,7 @@ tokens = Blueprint("tokens", __name__, url_prefix="/api/tokens")
 def create():
     """Sign in: exchange nickname and password for a token."""
     # Before the check: if the password is changed while we check the old one, the token is born revoked.
-    issued_at = time.time()
+    issued_at = time_of_issue()
     user = check_password(*auth.basic_credentials())
     return {"token": auth.issue_token(user.id, issued_at)}
 
@@ -30,7 +28,7 @@ def revoke():
     everywhere = query_int("all", 0, 1, default=0)
     with write_transaction() as session:
         if everywhere:
-            revoke_all_tokens(session, g.user_id, auth.LIFETIME)
+            revoke_all_tokens(session, g.claims, auth.LIFETIME)
         else:
             revoke_token(session, g.claims)
     return "", 204

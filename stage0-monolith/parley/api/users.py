@@ -2,13 +2,13 @@
 
 import time
 
-from flask import Blueprint, g
+from flask import Blueprint, g, request
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from .. import auth, presence
+from .. import attempts, auth, presence
 from ..auth import token_optional, token_required
-from ..database import db, write_transaction
+from ..database import db, time_of_change, write_transaction
 from ..models.revocation import revoke_all_tokens
 from ..models.user import User, check_new_password, check_nickname
 from ..passwords import hash_password, matches
@@ -26,7 +26,7 @@ def create():
     nickname = check_nickname(body.get("nickname"))
     password_hash = hash_password(check_new_password(body.get("password")))
     now = int(time.time())
-    user = User(created_at=now, updated_at=now, last_seen_at=now, nickname=nickname, password_hash=password_hash)
+    user = User(created_at=now, last_seen_at=now, nickname=nickname, password_hash=password_hash)
     save(user)
     push_model(user)
     return user.to_dict(), 201, {"Location": f"/api/users/{user.id}"}
@@ -102,11 +102,16 @@ def find(user_id):
 
 
 def check_password(nickname, password):
-    """Return the user with this nickname and password; raises NotSignedIn, without telling which one was wrong."""
+    """Return the user with this nickname and password.
+
+    Raises NotSignedIn, without telling which one was wrong, and TooMany after too many wrong ones.
+    """
+    attempt = attempts.count(nickname, request.remote_addr)
     user = db.session.scalar(select(User).where(User.nickname == nickname))
     db.session.commit()  # gives the connection back: others can use it while we hash
     if not matches(user and user.password_hash, password):
         raise NotSignedIn("Nickname or password is wrong.")
+    attempts.give_back(attempt)
     return user
 
 
@@ -114,6 +119,7 @@ def save(user):
     """Insert a user; raises Taken. The unique index decides, so of two racing registrations one wins."""
     try:
         with write_transaction() as session:
+            user.updated_at = time_of_change(session, User)
             session.add(user)
     except IntegrityError as error:
         raise Taken("This nickname is taken.") from error
@@ -124,11 +130,11 @@ def save_changes(user_id, changes):
     try:
         with write_transaction() as session:
             user = session.get(User, user_id)
-            for name, value in {**changes, "updated_at": int(time.time())}.items():
+            for name, value in {**changes, "updated_at": time_of_change(session, User)}.items():
                 setattr(user, name, value)
             if "password_hash" in changes:
                 # Users needs tokens here, as tokens needs users to check a password: a cycle between the two.
-                revoke_all_tokens(session, user_id, auth.LIFETIME)
+                revoke_all_tokens(session, g.claims, auth.LIFETIME)
     except IntegrityError as error:
         raise Taken("This nickname is taken.") from error
     return user

@@ -1,8 +1,9 @@
 """Revoked tokens: refused although their signature is good and their time is not over."""
 
+import math
 import time
 
-from sqlalchemy import BigInteger, String, and_, or_, select
+from sqlalchemy import BigInteger, String, and_, func, or_, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..database import db
@@ -25,10 +26,17 @@ def revoke_token(session, claims):
     session.add(Revocation(jti=claims["jti"], expires_at=claims["exp"]))
 
 
-def revoke_all_tokens(session, user_id, lifetime):
+def revoke_all_tokens(session, claims, lifetime):
     """Refuse all tokens of a user issued until now; lifetime, in seconds, is how long the youngest of them lives."""
-    now = time.time()
-    session.add(Revocation(user_id=user_id, issued_until=now, expires_at=int(now) + lifetime + 1))
+    # The token that asks for it is among them, also when the clock was set back after it was issued.
+    now = max(time.time(), claims["iat"])
+    session.add(Revocation(user_id=claims["user_id"], issued_until=now, expires_at=int(now) + lifetime + 1))
+
+
+def time_of_issue():
+    """Return the time for a new token's iat: now, but after all revocations; those lie ahead if the clock went back."""
+    newest = db.session.scalar(select(func.max(Revocation.issued_until)))
+    return max(time.time(), math.nextafter(newest or 0, math.inf))
 
 
 def is_revoked(claims):
