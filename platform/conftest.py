@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,13 @@ from workshop.ports import free_port
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMMAND_TIMEOUT = 90  # seconds for any command of the workshop
 NOT_COPIED = shutil.ignore_patterns(".git", ".run", ".venv", "node_modules", "work", "__pycache__", ".*_cache")
-INSTANCES = {"monolith": 3, "worker": 2}
+DIFFERENCES = tomllib.loads((REPOSITORY / "platform" / "contract" / "differences.toml").read_text())
 # The pages whose links are expanded in tests are served on loopback, which link expansion refuses otherwise.
 SETTINGS = {"LINK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--stage", default="stage0", choices=DIFFERENCES, help="what the contract is tested against")
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Workshop:
 
     repository: Path
     run_folder: Path
+    stage: str = "stage0"
 
     def popen(self, *arguments: str, **options) -> subprocess.Popen:
         environment = os.environ | SETTINGS | {"WORKSHOP_RUN_DIR": str(self.run_folder)}
@@ -56,11 +62,16 @@ class Workshop:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def up(self, *arguments: str) -> dict:
-        self.run("up", "stage0", *arguments)
+        self.run("up", self.stage, *arguments)
         return self.status()
 
     def status(self) -> dict:
         return json.loads(self.run("status", "--json").stdout)
+
+    @property
+    def differences(self) -> dict:
+        """Return what is meant to differ from stage to stage: this stage's row of contract/differences.toml."""
+        return DIFFERENCES[self.stage]
 
     @property
     def url(self) -> str:
@@ -134,9 +145,10 @@ def copied_workshop():
 
 
 @pytest.fixture(scope="session")
-def running_stage():
+def running_stage(pytestconfig):
     """A stage that is up for the whole test run; `stage` gives it in its usual shape."""
     made = make_workshop()
+    made.stage = pytestconfig.getoption("stage")
     made.up()
     yield made
     made.destroy()
@@ -155,10 +167,11 @@ def url(running_stage):
 
 
 def at_full_strength(workshop: Workshop) -> Workshop:
-    """Bring a stage to three web instances and two workers, all up."""
-    workshop.run("scale", *(f"{service}={count}" for service, count in INSTANCES.items()))
+    """Bring a stage to several instances of everything, all up: stage 0 to three web instances and two workers."""
+    wanted = workshop.differences["instances"]
+    workshop.run("scale", *(f"{service}={count}" for service, count in wanted.items()))
     until(
-        lambda: all([i["state"] for i in workshop.instances(name)] == ["UP"] * n for name, n in INSTANCES.items()),
+        lambda: all([i["state"] for i in workshop.instances(name)] == ["UP"] * n for name, n in wanted.items()),
         timeout=20,
         what="all instances up",
     )
@@ -166,13 +179,13 @@ def at_full_strength(workshop: Workshop) -> Workshop:
 
 
 def until(condition, timeout: float, what: str):
-    """Wait until `condition` returns something true and return that; fail after `timeout` seconds."""
+    """Ask `condition`, at least once, until it returns something true; return that, fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout} s: {what}")
         time.sleep(0.01)
-    pytest.fail(f"not within {timeout} s: {what}")
+    return result
 
 
 FIGURES = pytest.StashKey[list[str]]()
@@ -190,6 +203,6 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
         terminalreporter.line(figure)
 
 
-@pytest.fixture(name="until")
+@pytest.fixture(name="until", scope="session")
 def until_fixture():
     return until

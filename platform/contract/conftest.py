@@ -1,24 +1,37 @@
 """How the contract's tests speak to a stage: over HTTP and Socket.IO through its load balancer, and in no other way."""
 
 import secrets
+import sqlite3
 import threading
+import time
+from contextlib import closing
 from functools import partialmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
+import schemathesis
 import socketio
+from schemathesis.specs.openapi import checks
 
 TIMEOUT = 10  # seconds: longer than the system lets any request take, so that the answer is the system's own
-CHALLENGE = 'Bearer realm="Authentication Required"'  # Basic would open the browser's own dialog
+DOCUMENT = schemathesis.openapi.from_path(Path(__file__).with_name("openapi.yaml"))
+CONFORMANCE = [
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
 
 
 class Client:
     """A client of the HTTP API, anonymous until it registers; checks in each answer what all of them have in common."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, address: str | None = None):
         self.url = url
-        self.http = http_session()
+        self.http = http_session(address)
 
     def register(self) -> "Client":
         """Become a new user, signed in."""
@@ -65,10 +78,24 @@ class Client:
         return self.get(f"/api/users/{user_id}").json()
 
 
-def http_session() -> requests.Session:
+def http_session(address: str | None = None) -> requests.Session:
+    """Return a session, from one of the loopback addresses 127.0.0.2 and so on if it is to be a client of its own."""
     session = requests.Session()
     session.trust_env = False  # no proxy between us and loopback
+    if address:
+        session.mount("http://", FromAddress(address))
     return session
+
+
+class FromAddress(requests.adapters.HTTPAdapter):
+    """Connects from an address of one's own, by which failed password checks are counted."""
+
+    def __init__(self, address: str):
+        self.address = address
+        super().__init__()
+
+    def init_poolmanager(self, *arguments, **options):
+        super().init_poolmanager(*arguments, source_address=(self.address, 0), **options)
 
 
 def random_nickname() -> str:
@@ -76,7 +103,7 @@ def random_nickname() -> str:
 
 
 def check_answer(answer: requests.Response) -> None:
-    """Assert what holds for every answer that comes through the load balancer."""
+    """Assert what holds for every answer that an instance gives, and that it is as the document says."""
     assert answer.headers["X-Served-By"]
     assert answer.headers["X-Request-ID"]
     if answer.status_code >= 400:
@@ -84,8 +111,11 @@ def check_answer(answer: requests.Response) -> None:
         assert set(problem) == {"error", "request_id"}
         assert problem["error"].endswith(".")
         assert problem["request_id"] == answer.headers["X-Request-ID"]
-    if answer.status_code == 401:
-        assert answer.headers["WWW-Authenticate"] == CHALLENGE
+    path = urlsplit(answer.request.path_url).path
+    # None: an address or a method that is not in the document, which is itself the subject of a test.
+    if operation := DOCUMENT.find_operation_by_path(answer.request.method, path):
+        parameters = {parameter.name: path.rpartition("/")[2] for parameter in operation.path_parameters}
+        operation.Case(path_parameters=parameters).validate_response(answer, checks=CONFORMANCE)
 
 
 class Listener:
@@ -157,6 +187,18 @@ class Site(ThreadingHTTPServer):
             """Nothing: the tests look at `hits`."""
 
 
+@pytest.fixture(scope="session")
+def differences(running_stage):
+    """What is meant to differ from stage to stage: the row of the stage that is up in differences.toml."""
+    return running_stage.differences
+
+
+@pytest.fixture
+def document():
+    """The OpenAPI document."""
+    return DOCUMENT
+
+
 @pytest.fixture
 def make_client(url):
     """Make anonymous clients."""
@@ -198,6 +240,49 @@ def listen(url):
     yield open_one
     for listener in made:
         listener.close()
+
+
+@pytest.fixture
+def everywhere(listen, until):
+    """Open connections until they belong to several instances."""
+
+    def open_several() -> list[Listener]:
+        made = [listen()]
+        until(lambda: made.append(listen()) or len({one.instance for one in made}) > 1, 10, "several instances")
+        return made
+
+    return open_several
+
+
+@pytest.fixture
+def settle(until):
+    """Wait until everything that was pushed before has arrived: what a later message is, is behind it."""
+
+    def wait(listener: Listener, client: Client) -> None:
+        fence = client.say("fence")["id"]
+        until(lambda: listener.heard("Message", fence), 2, "the push of a message")
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def vanished(running_stage, until):
+    """When somebody last pinged, and their id; at once the instance was killed that knew them, and they were gone."""
+    client, listener = Client(running_stage.url).register(), Listener(running_stage.url)
+    listener.call("ping_user", client.token)
+    pinged_at = time.time()
+    running_stage.run("kill", listener.instance)
+    until(lambda: not listener.client.connected, 5, "the connection is gone")
+    client.http.close()
+    listener.close()
+    return pinged_at, client.id
+
+
+@pytest.fixture
+def store(running_stage, differences):
+    """The database of messages: for what would take the API a day, or can't be done through it within one second."""
+    with closing(sqlite3.connect(running_stage.run_folder / "data" / differences["messages_database"])) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Messages: post, edit, list page by page, and never twice."""
 
 import secrets
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,15 +15,37 @@ def post_with_key(client, source: str, key: str):
     return client.post("/api/messages", json={"source": source}, headers={"Idempotency-Key": key})
 
 
-def walk(client, path: str) -> list[list[dict]]:
+def walk(client, path: str, before_each_page=lambda: None) -> list[list[dict]]:
     """Return all pages of a list of messages, following the links."""
     pages = []
     while path:
+        before_each_page()
         answer = client.get(path)
         assert answer.status_code == 200, answer.text
+        assert answer.json()["_links"]["self"] == path
         pages.append(answer.json()["messages"])
-        path = answer.json().get("_links", {}).get("next")
+        path = answer.json()["_links"].get("next")
     return pages
+
+
+@pytest.fixture
+def crowd(ann, store):
+    """The ids of 3,000 messages that share a second, an hour ago; put there as copies of one that was posted."""
+    message = ann.say("crowd")
+    values = {"id": message["id"], "second": message["updated_at"] - 3600, "count": 3000}
+    with store:
+        store.execute(
+            """
+            WITH RECURSIVE number(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < :count)
+            INSERT INTO messages (created_at, updated_at, source, html, user_id)
+            SELECT :second, :second, source, html, user_id FROM number, messages WHERE id = :id
+            """,
+            values,
+        )
+    ids = [row[0] for row in store.execute("SELECT id FROM messages WHERE updated_at = :second ORDER BY id", values)]
+    yield SimpleNamespace(second=values["second"], ids=ids)
+    with store:
+        store.execute("DELETE FROM messages WHERE updated_at = :second", values)
 
 
 def position(message: dict) -> tuple[int, int]:
@@ -51,9 +75,20 @@ def test_links_name_routes_that_exist(ann):
     assert "POST" in ann.get("/api/tokens").headers["Allow"]
 
 
-@pytest.mark.parametrize("source", [None, "", " \n\t ", "x" * 4001, 42, ["hello"]])
-def test_a_message_has_1_to_4000_characters(ann, source):
+@pytest.mark.parametrize("source", [None, "", " \n\t ", "x" * 4001, 42, ["hello"], "nul \0", "half \ud83c"])
+def test_a_message_has_1_to_4000_characters_that_can_be_stored(ann, source):
     assert ann.post("/api/messages", json={"source": source}).status_code == 400
+    message = ann.say("fine")
+    assert ann.put(message["_links"]["self"], json={"source": source}).status_code == 400
+    assert ann.read(message["id"]) == message
+
+
+def test_unknown_fields_are_ignored(ann, bob):
+    body = {"source": "hello", "id": 1, "user_id": bob.id, "created_at": 1, "html": "<script>"}
+    message = ann.post("/api/messages", json=body).json()
+    assert message["user_id"] == ann.id
+    assert message["html"].strip() == "<p>hello</p>"
+    assert message["created_at"] > 1
 
 
 def test_a_body_without_a_source_is_refused(ann):
@@ -137,6 +172,58 @@ def test_catching_up_finds_every_message_once_although_many_share_a_second(ann, 
     assert {message["id"] for message in posted} <= {message["id"] for message in found}
 
 
+@pytest.mark.parametrize("limit", [100, 500])
+def test_catching_up_finds_each_of_3000_messages_of_one_second_once_while_others_come_in(ann, anonymous, crowd, limit):
+    new = []
+    path = f"/api/messages?updated_since={crowd.second}&limit={limit}"
+    pages = walk(anonymous, path, before_each_page=lambda: new.append(ann.say("meanwhile")["id"]))
+
+    found = [message for page in pages for message in page]
+    assert [position(message) for message in found] == sorted({position(message) for message in found})
+    assert [message["id"] for message in found if message["updated_at"] == crowd.second] == crowd.ids
+    assert set(new) <= {message["id"] for message in found}
+    assert all(len(page) == limit for page in pages[:-1])
+
+
+def test_going_back_finds_each_of_3000_messages_of_one_second_once_while_others_come_in(ann, anonymous, crowd):
+    pages = walk(anonymous, "/api/messages?limit=499", before_each_page=lambda: ann.say("meanwhile"))
+
+    found = [message for page in reversed(pages) for message in page]
+    assert [position(message) for message in found] == sorted({position(message) for message in found})
+    assert [message["id"] for message in found if message["updated_at"] == crowd.second] == crowd.ids
+    assert all(len(page) == 499 for page in pages[:-1])
+
+
+def test_a_page_has_100_messages_unless_another_number_is_asked_for(anonymous, crowd):
+    for path in ("/api/messages", f"/api/messages?updated_since={crowd.second}"):
+        assert len(anonymous.get(path).json()["messages"]) == 100
+
+
+def test_a_cursor_goes_before_the_time(anonymous, crowd):
+    first = anonymous.get(f"/api/messages?updated_since={crowd.second}&limit=2").json()
+    second = anonymous.get(f"{first['_links']['next']}&updated_since=0").json()
+    assert [message["id"] for message in first["messages"] + second["messages"]] == crowd.ids[:4]
+
+
+def test_only_messages_of_the_last_day_are_listed(ann, anonymous, store):
+    old, young = ann.say("old"), ann.say("young")
+    for message, hours in ((old, 25), (young, 23)):
+        with store:
+            changed = message["updated_at"] - hours * 3600
+            store.execute("UPDATE messages SET updated_at = ? WHERE id = ?", (changed, message["id"]))
+
+    def listed() -> set[int]:
+        return {
+            message["id"] for page in walk(anonymous, "/api/messages?updated_since=0&limit=500") for message in page
+        }
+
+    assert young["id"] in listed()
+    assert old["id"] not in listed()
+    assert anonymous.read(old["id"])["source"] == "old"
+    ann.put(old["_links"]["self"], json={"source": "edited"})
+    assert old["id"] in listed()
+
+
 def test_catching_up_finds_an_edited_message_again(ann, until):
     old, new = ann.say("old"), ann.say("new")
     until(lambda: time.time() >= new["updated_at"] + 1, 3, "the next second")
@@ -163,15 +250,40 @@ def test_a_repeated_post_with_the_same_key_makes_one_message(ann):
     assert first.json() == repeat.json()
 
 
-def test_of_concurrent_posts_with_the_same_key_one_makes_a_message(ann):
-    key, since = secrets.token_hex(), int(time.time())
-    with ThreadPoolExecutor(6) as threads:
-        answers = list(threads.map(lambda _: post_with_key(ann, "once", key), range(6)))
+def test_of_eight_posts_at_once_with_the_same_key_one_makes_a_message_and_one_push(ann, make_client, listen, settle):
+    listener, key, since = listen(), secrets.token_hex(), int(time.time())
+    clients = [make_client() for _ in range(8)]
+    start = threading.Barrier(len(clients))
 
-    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]
-    assert len({answer.json()["id"] for answer in answers}) == 1
+    def post(client):
+        client.http.headers["Authorization"] = f"Bearer {ann.token}"
+        start.wait()
+        return post_with_key(client, "once", key)
+
+    with ThreadPoolExecutor(len(clients)) as threads:
+        answers = list(threads.map(post, clients))
+
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+    first = answers[0].json()
+    assert all(answer.json() == first for answer in answers)
+    assert len({answer.headers["X-Served-By"] for answer in answers}) > 1
     stored = [message for page in walk(ann, f"/api/messages?updated_since={since}") for message in page]
-    assert [message["source"] for message in stored if message["user_id"] == ann.id] == ["once"]
+    assert [message for message in stored if message["user_id"] == ann.id] == [first]
+    settle(listener, ann)
+    assert listener.heard("Message", first["id"]) == [first]
+
+
+def test_a_repeat_answers_the_first_message_as_it_is_by_now(ann):
+    key = secrets.token_hex()
+    first = post_with_key(ann, "once", key).json()
+    ann.put(first["_links"]["self"], json={"source": "edited"})
+    assert post_with_key(ann, "once", key).json() == ann.read(first["id"])
+
+
+@pytest.mark.parametrize("key", ["", "k" * 129, "käse".encode(), b"tab\there"])
+def test_a_key_has_1_to_128_printable_ascii_characters(ann, key):
+    assert post_with_key(ann, "hello", key).status_code == 400
+    assert post_with_key(ann, "hello", secrets.token_hex(64)).status_code == 201
 
 
 def test_a_key_with_another_body_is_refused(ann):

@@ -5,26 +5,9 @@ import time
 
 import pytest
 
+PING_LASTS = 60  # seconds
 GRACE = 5  # seconds from the end of a user's last connection until the user is offline
 SWEEP = 3  # seconds more until that has been noticed and pushed
-
-
-def everywhere(listen, until) -> list:
-    """Open connections until they belong to several instances."""
-    listeners = [listen()]
-
-    def several() -> bool:
-        listeners.append(listen())
-        return len({listener.instance for listener in listeners}) > 1
-
-    until(several, 10, "connections to several instances")
-    return listeners
-
-
-def settle(listener, client, until) -> None:
-    """Wait until everything that was pushed before has arrived: what a later message is, is behind it."""
-    fence = client.say("fence")["id"]
-    until(lambda: listener.heard("Message", fence), 2, "the push of a message")
 
 
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], ["polling", "websocket"]])
@@ -34,15 +17,15 @@ def test_pushes_arrive_over_every_transport(ann, listen, until, transports):
     assert until(lambda: listener.heard("Message", message["id"]), 2, "the push") == [message]
 
 
-def test_a_message_is_pushed_to_the_clients_of_all_instances(ann, listen, until):
-    listeners = everywhere(listen, until)
+def test_a_message_is_pushed_to_the_clients_of_all_instances(ann, everywhere, until):
+    listeners = everywhere()
     message = ann.say("hello, all")
     for listener in listeners:
         assert until(lambda x=listener: x.heard("Message", message["id"]), 2, "the push") == [message]
 
 
-def test_a_message_posted_over_the_socket_is_acknowledged_and_pushed_to_all(ann, listen, until):
-    listeners = everywhere(listen, until)
+def test_a_message_posted_over_the_socket_is_acknowledged_and_pushed_to_all(ann, everywhere, until):
+    listeners = everywhere()
     acknowledged = listeners[0].call("post_message", {"source": "*hi*"}, ann.token)
     message = ann.read(acknowledged["id"])
     assert set(acknowledged) == {"id"}
@@ -59,15 +42,16 @@ def test_an_edited_message_is_pushed(ann, listen, until):
     assert pushed == ann.read(message["id"])
 
 
-def test_a_repeated_message_is_pushed_once(ann, listen, until):
+def test_a_repeated_message_is_pushed_once(ann, listen, settle):
     listener, key = listen(), secrets.token_hex()
     first = listener.call("post_message", {"source": "once"}, ann.token, key)
     assert listener.call("post_message", {"source": "once"}, ann.token, key) == first
     repeat = ann.post("/api/messages", json={"source": "once"}, headers={"Idempotency-Key": key})
     assert repeat.status_code == 200
     assert repeat.json()["id"] == first["id"]
+    assert listener.call("post_message", {"source": "other"}, ann.token, key)["status"] == 422
 
-    settle(listener, ann, until)
+    settle(listener, ann)
     assert len(listener.heard("Message", first["id"])) == 1
 
 
@@ -79,22 +63,33 @@ def test_a_bad_message_is_acknowledged_with_an_error(ann, listen, body):
 
 
 @pytest.mark.parametrize("token", ["", "no token", None, 5])
-def test_a_refused_token_is_told_to_its_client_only(ann, listen, until, token):
+def test_a_refused_token_is_told_to_its_client_only(ann, listen, settle, until, token):
     listener, other = listen(), listen()
     assert listener.call("ping_user", token)["status"] == 401
     assert listener.call("post_message", {"source": "hello"}, token)["status"] == 401
     until(lambda: listener.refusals == 2, 2, "expired_token, twice")
 
-    settle(other, ann, until)
+    settle(other, ann)
     assert other.refusals == 0
 
 
-def test_a_revoked_token_is_refused_on_an_open_connection(ann, listen, until):
-    listener = listen()
-    assert listener.call("ping_user", ann.token) == {"id": ann.id}
+@pytest.mark.parametrize("idempotency_key", ["", "k" * 129, "käse", 5])
+def test_a_bad_idempotency_key_is_acknowledged_with_an_error(ann, listen, idempotency_key):
+    assert listen().call("post_message", {"source": "hello"}, ann.token, idempotency_key)["status"] == 400
+
+
+def test_a_revoked_token_is_refused_on_the_open_connections_of_all_instances(ann, everywhere, differences, until):
+    listeners = everywhere()
+    for listener in listeners:
+        assert listener.call("ping_user", ann.token) == {"id": ann.id}
     ann.delete("/api/tokens")
-    until(lambda: listener.call("ping_user", ann.token).get("status") == 401, 2, "the token is refused")
-    until(lambda: listener.refusals, 2, "expired_token")
+
+    def refused() -> bool:
+        return all(listener.call("ping_user", ann.token).get("status") == 401 for listener in listeners)
+
+    until(refused, differences["revoked_within"], "every instance refuses the token")
+    for listener in listeners:
+        until(lambda x=listener: x.refusals, 2, "expired_token")
 
 
 def test_users_are_pushed_when_they_register_and_change(make_client, listen, until, random_nickname):
@@ -108,13 +103,13 @@ def test_users_are_pushed_when_they_register_and_change(make_client, listen, unt
     assert listener.heard("User", ann.id)[-1]["nickname"] == ann.user(ann.id)["nickname"]
 
 
-def test_the_first_ping_makes_a_user_online_for_all_and_the_next_ones_are_not_pushed(ann, listen, until):
-    listeners = everywhere(listen, until)
+def test_the_first_ping_makes_a_user_online_for_all_and_the_next_ones_are_not_pushed(ann, everywhere, settle):
+    listeners = everywhere()
     for listener in listeners:
         assert listener.call("ping_user", ann.token) == {"id": ann.id}
     assert ann.user(ann.id)["online"] is True
     for listener in listeners:
-        settle(listener, ann, until)
+        settle(listener, ann)
         assert [user["online"] for user in listener.heard("User", ann.id)] == [True]
 
 
@@ -130,17 +125,17 @@ def test_leaving_makes_a_user_offline_at_once_until_the_next_ping(ann, listen, u
 
 
 def test_a_user_is_offline_soon_after_the_last_connection_ended_and_not_before(make_client, listen, until):
-    """Three people: one goes, one closes the first of two tabs, one reloads the page."""
+    """Three people: one goes, one closes the first of two tabs at two instances, one reloads the page."""
     gone, two_tabs, reload = (make_client().register() for _ in range(3))
     observer = listen()
 
-    def open_tab(user):
-        tab = listen()
+    def open_tab(user, not_at=None):
+        tab = until(lambda: (tab := listen()).instance != not_at and tab, 10, "a connection to another instance")
         tab.call("ping_user", user.token)
         return tab
 
     first_tabs = [open_tab(user) for user in (two_tabs, reload, gone)]
-    open_tab(two_tabs)
+    open_tab(two_tabs, not_at=first_tabs[0].instance)
     for tab in first_tabs:
         tab.close()
     closed = time.monotonic()
@@ -153,3 +148,28 @@ def test_a_user_is_offline_soon_after_the_last_connection_ended_and_not_before(m
     for user in (two_tabs, reload):
         assert [u["online"] for u in observer.heard("User", user.id)] == [True]
         assert gone.user(user.id)["online"] is True
+
+
+def test_a_kill_of_an_instance_makes_nobody_offline_whose_page_reconnects(stage, ann, listen, settle, until):
+    tab = listen()
+    observer = until(lambda: (other := listen()).instance != tab.instance and other, 10, "a connection elsewhere")
+    tab.call("ping_user", ann.token)
+    stage.run("kill", tab.instance)
+    until(lambda: not tab.client.connected, 5, "the connection is gone")
+    again = listen()
+    assert again.call("ping_user", ann.token) == {"id": ann.id}
+
+    settle(observer, ann)
+    assert [user["online"] for user in observer.heard("User", ann.id)] == [True]
+    message = ann.say("still here")
+    assert until(lambda: again.heard("Message", message["id"]), 2, "the push") == [message]
+
+
+def test_who_vanished_together_with_the_instance_goes_offline_when_the_last_ping_does_not_count_any_more(
+    vanished, anonymous, until
+):
+    pinged_at, user_id = vanished
+    rest = max(0, pinged_at + PING_LASTS + GRACE + SWEEP - time.time())
+    until(lambda: not anonymous.user(user_id)["online"], rest, "nobody has told that they are gone, but they are")
+    went_after = anonymous.user(user_id)["updated_at"] - pinged_at
+    assert PING_LASTS + GRACE - 1 < went_after < PING_LASTS + GRACE + SWEEP
