@@ -48,6 +48,7 @@ class Answer:
     took: float  # seconds
     instance: str | None
     failure: str | None  # None: it was answered as it should be
+    is_cut_off: bool = False  # it failed after its answer had begun: nobody can take that back and ask another one
 
 
 @dataclass
@@ -66,7 +67,12 @@ class Ledger:
         return [answer for answer in self.answers if answer.method == method]
 
     def failed(self, method: str | None = None) -> list[Answer]:
-        return [a for a in self.answers if a.failure and method in (None, a.method)]
+        """Return what failed before an answer had begun."""
+        return [a for a in self.answers if a.failure and not a.is_cut_off and method in (None, a.method)]
+
+    def cut_off(self, method: str | None = None) -> list[Answer]:
+        """Return what failed in the middle of its answer, which happens only when its instance ends."""
+        return [a for a in self.answers if a.is_cut_off and method in (None, a.method)]
 
     @property
     def lost(self) -> list[int]:
@@ -190,16 +196,17 @@ class Probe:
 
     def _send(self, http: requests.Session, method: str, expected: int, **options) -> requests.Response | None:
         """Send one request and enter it; return the answer if it is the expected one."""
-        start, response, failure, instance = time.monotonic(), None, None, None
+        start, response, instance, failure, is_cut_off = time.monotonic(), None, None, None, False
         try:
-            response = http.request(method, f"{self.url}/api/messages", timeout=TIMEOUT, **options)
-            instance = response.headers.get("X-Served-By")
+            # stream: it returns when the headers are there; the body is read when it is asked for.
+            response = http.request(method, f"{self.url}/api/messages", timeout=TIMEOUT, stream=True, **options)
+            instance, text = response.headers.get("X-Served-By"), response.text
             if response.status_code != expected:
-                failure = f"{response.status_code} {response.text[:120]}"
+                failure = f"{response.status_code} {text[:120]}"
         except requests.RequestException as error:
-            failure = f"{type(error).__name__}: {error}"[:160]
+            failure, is_cut_off = f"{type(error).__name__}: {error}"[:160], response is not None
         took = time.monotonic() - start
-        self.ledger.answers.append(Answer(method, start - self.started, took, instance, failure))
+        self.ledger.answers.append(Answer(method, start - self.started, took, instance, failure, is_cut_off))
         return None if failure else response
 
     def _count_stored(self) -> None:

@@ -29,3 +29,17 @@ def test_silence_is_the_longest_time_without_a_good_answer():
     assert round(ledger.longest_silence, 3) == 3.0
     assert [answer.failure for answer in ledger.failed()] == ["503"]
     assert ledger.failed("POST") == []
+
+
+def test_what_failed_before_an_answer_had_begun_and_what_was_cut_off_are_counted_apart():
+    ledger = Ledger(
+        answers=[
+            Answer("GET", 0.0, 0.1, "a", "IncompleteRead", is_cut_off=True),
+            Answer("GET", 0.0, 0.1, None, "503"),
+            Answer("POST", 0.0, 0.1, "a", None),
+        ]
+    )
+
+    assert [answer.failure for answer in ledger.failed()] == ["503"]
+    assert [answer.failure for answer in ledger.cut_off("GET")] == ["IncompleteRead"]
+    assert ledger.cut_off("POST") == []

@@ -36,11 +36,12 @@ def command(context: click.Context, seconds: int) -> None:
             pass  # enough for the person at the keyboard: the ledger says how long it was
     ledger = probe.ledger
     console.print(table(ledger))
-    for answer in ledger.failed()[:SHOWN_FAILURES]:
+    failures = ledger.failed() + ledger.cut_off()
+    for answer in failures[:SHOWN_FAILURES]:
         console.print(f"at {answer.at:6.2f} s: {answer.method} {answer.failure}", markup=False, highlight=False)
     if not ledger.is_counted:
         raise WorkshopError(f"No answer for {BACK_TIMEOUT} s after the load: nobody can say what is lost.")
-    context.exit(1 if ledger.failed() or ledger.lost or ledger.doubled else 0)
+    context.exit(1 if failures or ledger.lost or ledger.doubled else 0)
 
 
 def table(ledger: Ledger) -> Table:
@@ -48,7 +49,8 @@ def table(ledger: Ledger) -> Table:
     for method in ("GET", "POST"):
         median, most = ledger.percentile(method, 50), ledger.percentile(method, 99)
         shown.add_row(
-            f"{method} sent, failed", f"{len(ledger.of(method))}, {len(ledger.failed(method))}",
+            f"{method} sent, failed, cut off",
+            f"{len(ledger.of(method))}, {len(ledger.failed(method))}, {len(ledger.cut_off(method))}",
             f"p50 {median:.0f} ms, p99 {most:.0f} ms",
         )  # fmt: skip
     shown.add_row("messages acknowledged", str(len(ledger.acknowledged)), "")

@@ -1,0 +1,109 @@
+"""What the tests under load share: what is asserted of a ledger, how a stage is watched, and how parts of it fail."""
+
+import os
+import signal
+import threading
+import xmlrpc.client
+from contextlib import contextmanager
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from workshop.haproxy import HAProxyUnavailable, Runtime
+from workshop.probe import Ledger, Load
+
+LEAST_READS, LEAST_WRITES = 50, 20  # a second, so that the load counts as one
+INSIDE = Load().readers  # requests of a kind that can be inside one instance: each client waits for its answer
+assert Load().writers == INSIDE
+
+
+def assert_flawless(ledger: Ledger, killed: int = 0) -> None:
+    """Assert that the load was what it is meant to be, that nothing was lost or doubled, and that nothing failed.
+
+    What was already inside the `killed` instances is excepted: answers that had begun, and POSTs.
+    """
+    inside, seconds = killed * INSIDE, ledger.duration - 1
+    assert ledger.is_counted
+    assert ledger.failed("GET") == []
+    assert len(ledger.cut_off("GET")) <= inside, ledger.cut_off("GET")
+    assert len(ledger.failed("POST") + ledger.cut_off("POST")) <= inside, ledger.failed("POST")
+    assert (ledger.lost, ledger.doubled) == ([], [])
+    assert len(ledger.of("GET")) >= LEAST_READS * seconds
+    assert len(ledger.of("POST")) >= LEAST_WRITES * seconds
+    # A push may fall into the moment in which all listeners reconnect; their pages would catch up.
+    assert len(ledger.pushed & set(ledger.acknowledged.values())) >= 0.9 * len(ledger.acknowledged)
+
+
+def summary(ledger: Ledger) -> str:
+    kinds = [
+        f"{len(ledger.of(method))} {method}s, {len(ledger.failed(method))} failed, {len(ledger.cut_off(method))} cut "
+        f"off, p99 {ledger.percentile(method, 99):.0f} ms"
+        for method in ("GET", "POST")
+    ]
+    pushed = ledger.pushed & set(ledger.acknowledged.values())
+    return f"{'; '.join(kinds)}; {len(pushed)} of {len(ledger.acknowledged)} pushed"
+
+
+def in_rotation(stage) -> list[str]:
+    """Return the instances that HAProxy sends requests to; none when HAProxy itself is away."""
+    try:
+        rows = Runtime(stage.run_folder / "haproxy").servers()["monolith"]
+    except HAProxyUnavailable:
+        return []
+    return sorted(name for name, row in rows.items() if row["status"].startswith("UP"))
+
+
+class Watch:
+    """Looks all the time how many instances are in rotation."""
+
+    def __init__(self, stage):
+        self.stage, self.counts, self.is_over = stage, [], threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        while not self.is_over.wait(0.01):
+            self.counts.append(len(in_rotation(self.stage)))
+
+    def __enter__(self) -> "Watch":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.is_over.set()
+        self.thread.join()
+
+
+def still_running(processes) -> list[psutil.Process]:
+    """Return those that have not ended; one that has, and that its new parent has not reaped yet, does not count."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def ask_supervisor(stage, method: str, *arguments):
+    """Call a method of the stage's process supervisor, as supervisorctl does."""
+    transport = SupervisorTransport(serverurl=f"unix://{stage.run_folder}/supervisor/supervisor.sock")
+    with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+        return getattr(proxy.supervisor, method)(*arguments)
+
+
+def pid_of(stage, program: str) -> int:
+    return ask_supervisor(stage, "getProcessInfo", program)["pid"]
+
+
+@contextmanager
+def stopped(stage, program: str):
+    """Keep one of the platform's programs away, and start it again."""
+    ask_supervisor(stage, "stopProcess", program)
+    try:
+        yield
+    finally:
+        ask_supervisor(stage, "startProcess", program, False)
+
+
+@contextmanager
+def frozen(pid: int):
+    """Keep a process from doing anything, while its connections stay."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,445 @@
+"""What breaks, breaks alone: kills, freezes and absences under a steady load, each within its bound."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from contract.conftest import Client, Listener, Site, http_session
+from tests.load import (
+    INSIDE,
+    Watch,
+    ask_supervisor,
+    assert_flawless,
+    frozen,
+    in_rotation,
+    pid_of,
+    still_running,
+    stopped,
+    summary,
+)
+
+from workshop.probe import Ledger, Probe
+from workshop.registry import TTL, Registry, RegistryUnavailable
+
+LONGEST_ANSWER = 5  # seconds, whatever fails
+ROOM = 0.5  # seconds more for the load generator, which runs on the same cores
+
+
+def longest(ledger: Ledger) -> float:
+    return max(answer.took for answer in ledger.answers)
+
+
+def kill_under_load(stage, until, kill) -> tuple[Ledger, float, float]:
+    """Kill one instance; return the ledger, and the seconds until it was out of rotation and until it was replaced."""
+    with Probe(stage.url) as probe:
+        probe.run_for(1)
+        victim = stage.instances()[0]
+        killed = time.monotonic()
+        kill(victim["pid"])
+        until(lambda: victim["id"] not in in_rotation(stage), 5, "out of rotation")
+        out = time.monotonic() - killed
+        until(lambda: victim["id"] in in_rotation(stage), 15, "replaced")
+        replaced = time.monotonic() - killed
+        probe.run_for(1)
+    return probe.ledger, out, replaced
+
+
+def test_killing_one_of_three_instances_fails_no_get_and_it_is_replaced(stage, print_figure, until):
+    ledger, out, replaced = kill_under_load(stage, until, lambda pid: os.killpg(pid, signal.SIGKILL))
+
+    print_figure(f"kill -9 → out of rotation {1000 * out:.0f} ms, → replaced {replaced:.1f} s: {summary(ledger)}")
+    assert_flawless(ledger, killed=1)
+    assert out < 0.25
+    assert replaced < 5
+
+
+def test_killing_an_instance_with_its_sidecar_fails_no_get_and_leaves_no_orphan(stage, print_figure, until):
+    family = []
+
+    def kill(pid):
+        service = psutil.Process(pid)
+        family.extend([service, *service.children(recursive=True)])
+        service.parent().kill()
+        os.killpg(pid, signal.SIGKILL)
+
+    ledger, out, replaced = kill_under_load(stage, until, kill)
+    print_figure(
+        f"kill -9 with the sidecar → out of rotation {1000 * out:.0f} ms, → replaced {replaced:.1f} s: "
+        f"{summary(ledger)}"
+    )
+    assert_flawless(ledger, killed=1)
+    assert out < 1.5
+    assert replaced < 5
+    assert still_running(family) == []
+
+
+def test_a_sidecar_killed_alone_leaves_no_orphan_of_a_real_service(stage, print_figure, until):
+    victim = stage.instances()[0]
+    service = psutil.Process(victim["pid"])
+    family = [service, *service.children(recursive=True)]
+    assert len(family) > 1  # gunicorn's master and its worker
+
+    killed = time.monotonic()
+    service.parent().kill()
+    until(lambda: not still_running(family), 5, "all ended")
+    print_figure(f"sidecar killed alone → no orphan: {time.monotonic() - killed:.2f} s")
+
+
+def test_killing_the_last_instance_gives_errors_in_json_for_a_few_seconds_at_most(stage, print_figure, until):
+    stage.run("scale", "monolith=1")
+    (last,) = stage.instances()
+    with Probe(stage.url) as probe:
+        probe.run_for(1)
+        killed = time.monotonic()
+        os.killpg(last["pid"], signal.SIGKILL)
+        until(lambda: not in_rotation(stage), 5, "out of rotation")
+        until(lambda: in_rotation(stage), 15, "replaced")
+        probe.run_for(1)
+    ledger = probe.ledger
+    ended = max(answer.at + answer.took for answer in ledger.failed()) - (killed - probe.started)
+    print_figure(f"kill -9 of the last instance → errors for {ended:.1f} s: {summary(ledger)}")
+    unavailable = [answer for answer in ledger.failed() if answer.failure.startswith('503 {"error": "No instance')]
+    assert unavailable
+    # The rest: what was inside it.
+    assert len(ledger.failed() + ledger.cut_off()) - len(unavailable) <= 2 * INSIDE
+    assert (ledger.is_counted, ledger.lost, ledger.doubled) == (True, [], [])
+    assert ended < 5
+
+
+def post_until_acknowledged(url: str, token: str, source: str) -> int:
+    """Post a message as a client does that wants it stored once: with a key, repeated until there is an answer."""
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": secrets.token_hex()}
+    deadline = time.monotonic() + 10
+    repeats = 0
+    with http_session() as http:
+        while time.monotonic() < deadline:
+            try:
+                answer = http.post(f"{url}/api/messages", json={"source": source}, headers=headers, timeout=10)
+            except requests.RequestException:
+                repeats += 1
+                continue  # nobody knows whether it was stored
+            if answer.ok:
+                return repeats
+            assert answer.status_code >= 500, answer.text
+            repeats += 1
+    pytest.fail(f"{source} was never acknowledged")
+
+
+def test_a_post_that_is_repeated_with_its_key_after_a_kill_is_stored_once(stage, print_figure, until):
+    url, is_over, sent, repeats = stage.url, threading.Event(), [], []
+    ann = Client(url).register()
+
+    def write(writer: int) -> None:
+        while not is_over.is_set():
+            sent.append(f"{ann.nickname} {writer} {len(sent)}")
+            repeats.append(post_until_acknowledged(url, ann.token, sent[-1]))
+
+    with ThreadPoolExecutor(INSIDE) as pool:
+        writers = [pool.submit(write, writer) for writer in range(INSIDE)]
+        for victim in stage.instances():
+            os.killpg(victim["pid"], signal.SIGKILL)
+            until(lambda victim=victim: victim["id"] not in in_rotation(stage), 5, "out of rotation")
+            until(lambda victim=victim: victim["id"] in in_rotation(stage), 15, "replaced")
+        is_over.set()
+        for writer in writers:
+            writer.result()
+    print_figure(f"3 kills, each POST repeated with its key: {len(sent)} messages, {sum(repeats)} repeats")
+    assert sum(repeats)
+    with sqlite3.connect(stage.run_folder / "data/parley.db") as database:
+        stored = database.execute("SELECT source FROM messages WHERE user_id = ?", [ann.id]).fetchall()
+    assert sorted(source for (source,) in stored) == sorted(sent)
+
+
+def freeze(pid: int, database: Path) -> None:
+    """Freeze an instance, but not in the moment in which it holds the database's lock: all writers would wait then."""
+    while True:
+        os.killpg(pid, signal.SIGSTOP)
+        with sqlite3.connect(database, timeout=1) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                os.killpg(pid, signal.SIGCONT)
+
+
+def test_a_frozen_instance_costs_those_inside_it_a_504_and_is_replaced(stage, print_figure, until):
+    database = stage.run_folder / "data/parley.db"
+    with Probe(stage.url) as probe:
+        probe.run_for(1)
+        victim = stage.instances()[0]
+        freeze(victim["pid"], database)
+        frozen_at = time.monotonic()
+        until(lambda: victim["id"] not in in_rotation(stage), 10, "out of rotation")
+        out = time.monotonic() - frozen_at
+        until(lambda: victim["id"] in in_rotation(stage), 30, "replaced")
+        replaced = time.monotonic() - frozen_at
+        probe.run_for(1)
+    ledger = probe.ledger
+    print_figure(
+        f"SIGSTOP → out of rotation {out:.1f} s, → replaced {replaced:.1f} s; longest answer {longest(ledger):.1f} s: "
+        f"{summary(ledger)}"
+    )
+    assert out < 2
+    assert replaced < 15
+    assert longest(ledger) < LONGEST_ANSWER + ROOM
+    assert [answer for answer in ledger.failed() if not answer.failure.startswith("504")] == []
+    for method in ("GET", "POST"):
+        assert len(ledger.failed(method) + ledger.cut_off(method)) <= INSIDE
+    assert (ledger.is_counted, ledger.lost, ledger.doubled) == (True, [], [])
+
+
+@pytest.fixture
+def registered(stage):
+    """Tell which instances stand in the registry; none while it is away."""
+    (address,) = [store["address"] for store in stage.status()["stores"] if store["name"] == "registry"]
+
+    def read() -> list[str]:
+        try:
+            return sorted(Registry(address).snapshot().services["monolith"].upstreams)
+        except (RegistryUnavailable, KeyError):
+            return []
+
+    return read
+
+
+def test_etcd_away_for_20_s_fails_no_request_and_takes_nothing_out(stage, registered, print_figure, until):
+    before = in_rotation(stage)
+    with Watch(stage) as watch, Probe(stage.url) as probe:
+        with stopped(stage, "etcd"):
+            probe.run_for(20)
+        back = time.monotonic()
+        until(lambda: registered() == before, TTL, "all registered again")
+        took = time.monotonic() - back
+        probe.run_for(TTL)
+    print_figure(f"etcd away for 20 s, all registered {took:.1f} s after its start: {summary(probe.ledger)}")
+    assert_flawless(probe.ledger)
+    assert set(watch.counts) == {len(before)}
+
+
+def test_an_instance_killed_while_etcd_is_away_leaves_and_comes_back_even_if_etcd_lost_its_data(
+    stage, registered, print_figure, until
+):
+    before = in_rotation(stage)
+    with Probe(stage.url) as probe:
+        with stopped(stage, "etcd"):
+            victim = stage.instances()[0]
+            killed = time.monotonic()
+            os.killpg(victim["pid"], signal.SIGKILL)
+            until(lambda: victim["id"] not in in_rotation(stage), 5, "out of rotation")
+            out = time.monotonic() - killed
+            probe.run_for(3)
+            assert in_rotation(stage) == [name for name in before if name != victim["id"]]
+            shutil.rmtree(stage.run_folder / "stores/etcd/data")
+        back = time.monotonic()
+        until(lambda: registered() == in_rotation(stage) == before, TTL, "all registered and in rotation again")
+        took = time.monotonic() - back
+        with Watch(stage) as watch:
+            probe.run_for(TTL + 1)
+    print_figure(
+        f"kill -9 while etcd is away → out of rotation {1000 * out:.0f} ms; an empty etcd → all in rotation "
+        f"{took:.1f} s after its start: {summary(probe.ledger)}"
+    )
+    assert_flawless(probe.ledger, killed=1)
+    assert set(watch.counts) == {len(before)}
+
+
+@pytest.fixture
+def ann(stage):
+    client = Client(stage.url).register()
+    yield client
+    client.http.close()
+
+
+@pytest.fixture
+def listeners(stage, until):
+    """Socket.IO connections to all three instances."""
+    url, made = stage.url, []
+
+    def everywhere() -> bool:
+        made.append(Listener(url))
+        return len({listener.instance for listener in made}) == len(stage_instances)
+
+    stage_instances = in_rotation(stage)
+    until(everywhere, 10, "connections to all instances")
+    yield made
+    for listener in made:
+        listener.close()
+
+
+def until_all_hear_the_others(ann, listeners, until, timeout: float) -> None:
+    """Post messages until each listener was pushed one that another instance has answered, so through Redis."""
+    posted = []
+
+    def all_heard() -> bool:
+        answer = ann.post("/api/messages", json={"source": "Do you hear me?"})
+        posted.append((answer.json()["id"], answer.headers["X-Served-By"]))
+        return all(
+            any(listener.heard("Message", number) for number, instance in posted if instance != listener.instance)
+            for listener in listeners
+        )
+
+    until(all_heard, timeout, "pushes from other instances")
+
+
+def redis_answers(stage) -> bool:
+    (address,) = [store["address"] for store in stage.status()["stores"] if store["name"] == "queue"]
+    host, port = address.split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return bool(connection.recv(64))
+    except OSError:
+        return False
+
+
+class SlowSite(Site):
+    """A web site that answers when it is `released`, and knows from which addresses it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.peers: list[tuple[str, int]] = []
+        self.released = threading.Event()
+
+    class Page(Site.Page):
+        def do_GET(self):
+            self.server.peers.append(self.client_address)
+            self.server.released.wait(LONGEST_ANSWER)
+            try:
+                super().do_GET()
+            except ConnectionError:
+                pass  # who asked was killed
+
+
+@pytest.fixture
+def site():
+    server = SlowSite()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def is_expanded(ann, message) -> bool:
+    return "<blockquote>" in ann.read(message["id"])["html"]
+
+
+def test_redis_away_for_10_s_fails_no_request_and_pushes_resume(stage, ann, listeners, site, print_figure, until):
+    site.released.set()
+    workers = [worker["pid"] for worker in stage.instances("worker")]
+    listeners[0].call("ping_user", ann.token)
+    with Probe(stage.url) as probe:
+        probe.run_for(1)
+        with stopped(stage, "redis"):
+            probe.run_for(5)
+            message = ann.say(site.add("/", "A title"))
+            probe.run_for(5)
+        until(lambda: redis_answers(stage), 5, "Redis answers")
+        back = time.monotonic()
+        until_all_hear_the_others(ann, listeners, until, 10)
+        resumed = time.monotonic() - back
+        until(lambda: is_expanded(ann, message), 15, "links expanded")
+        expanded = time.monotonic() - back
+    print_figure(
+        f"Redis away for 10 s; after its return pushes {resumed:.1f} s, links {expanded:.1f} s; longest answer "
+        f"{longest(probe.ledger):.1f} s: {summary(probe.ledger)}"
+    )
+    assert_flawless(probe.ledger)
+    assert resumed < 5
+    assert [worker["pid"] for worker in stage.instances("worker")] == workers
+    # Redis has forgotten who is there. Nobody may seem to have left because of that, and who leaves now is noticed.
+    assert [user["online"] for user in listeners[-1].heard("User", ann.id)] == [True]
+    listeners[0].call("ping_user", ann.token)
+    listeners[0].close()
+    until(lambda: not ann.user(ann.id)["online"], 5 + 3, "offline")
+
+
+def test_a_frozen_redis_slows_answers_down_and_fails_none(stage, ann, listeners, site, print_figure, until):
+    site.released.set()
+    with Probe(stage.url) as probe:
+        probe.run_for(1)
+        with frozen(pid_of(stage, "redis")):
+            probe.run_for(3)
+            started = time.monotonic()
+            message = ann.say(site.add("/", "A title"))
+            with_link = time.monotonic() - started
+            probe.run_for(3)
+        back = time.monotonic()
+        until_all_hear_the_others(ann, listeners, until, 10)
+        resumed = time.monotonic() - back
+        until(lambda: is_expanded(ann, message), 15, "links expanded")
+        probe.run_for(2)  # in which the writers make up for the time that they lost
+    print_figure(
+        f"Redis frozen for 6 s; pushes back {resumed:.1f} s later; longest answer {longest(probe.ledger):.1f} s, "
+        f"with a link {with_link:.1f} s: "
+        f"{summary(probe.ledger)}"
+    )
+    assert_flawless(probe.ledger)
+    assert max(longest(probe.ledger), with_link) < LONGEST_ANSWER
+    assert resumed < 5
+
+
+def test_haproxy_killed_is_back_with_the_same_set(stage, print_figure, until):
+    before = in_rotation(stage)
+    # The master: the one that is not another one's child.
+    both = [process for process in map(psutil.Process, stage.processes()) if process.name() == "haproxy"]
+    (master,) = [process for process in both if process.parent() not in both]
+    with Probe(stage.url) as probe:
+        probe.run_for(1)
+        killed = time.monotonic()
+        master.kill()
+        until(lambda: not in_rotation(stage), 5, "away")
+        until(lambda: in_rotation(stage) == before, 10, "back with the same set")
+        back = time.monotonic()
+        until(lambda: all(listener.connected for listener in probe.listeners), 5, "listeners are back")
+        reconnected = time.monotonic() - killed
+        probe.run_for(2)
+    ledger, took = probe.ledger, back - killed
+    print_figure(
+        f"HAProxy killed → back with the same set {took:.1f} s, → listeners {reconnected:.1f} s: {summary(ledger)}"
+    )
+    assert took < 2
+    failed_after = [a.at + a.took - (killed - probe.started) for a in ledger.failed() + ledger.cut_off()]
+    assert [after for after in failed_after if not -ROOM < after < took + ROOM] == []
+    assert ledger.reconnects == len(probe.listeners)
+    assert (ledger.is_counted, ledger.lost, ledger.doubled) == (True, [], [])
+
+
+def test_requests_go_on_without_the_balancers_manager_and_without_the_supervisor(workshop, print_figure, until):
+    workshop.up()
+    with Probe(workshop.url) as probe:
+        psutil.Process(pid_of(workshop, "balancer")).kill()
+        probe.run_for(1)
+        psutil.Process(ask_supervisor(workshop, "getPID")).kill()
+        probe.run_for(2)
+    print_figure(f"manager killed, then the supervisor: {summary(probe.ledger)}")
+    assert_flawless(probe.ledger)
+
+
+@pytest.mark.parametrize("killed", ["one worker", "all workers"])
+def test_links_that_a_killed_worker_was_expanding_are_expanded_by_another(
+    stage, ann, site, print_figure, until, killed
+):
+    message = ann.say(site.add("/", "A title"))
+    (asked_from,) = until(lambda: site.peers, 10, "a worker fetches")
+    workers = [psutil.Process(worker["pid"]) for worker in stage.instances("worker")]
+    fetching = [w for w in workers if asked_from in [connection.laddr for connection in w.net_connections()]]
+    assert len(fetching) == 1
+    kill = time.monotonic()
+    for worker in fetching if killed == "one worker" else workers:
+        os.killpg(worker.pid, signal.SIGKILL)
+    site.released.set()
+    until(lambda: is_expanded(ann, message), 15, "links expanded")
+    print_figure(f"{killed} killed in the middle of an expansion → expanded {time.monotonic() - kill:.1f} s")
