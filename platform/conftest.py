@@ -169,12 +169,14 @@ def url(running_stage):
 def at_full_strength(workshop: Workshop) -> Workshop:
     """Bring a stage to several instances of everything, all up: stage 0 to three web instances and two workers."""
     wanted = workshop.differences["instances"]
-    workshop.run("scale", *(f"{service}={count}" for service, count in wanted.items()))
-    until(
-        lambda: all([i["state"] for i in workshop.instances(name)] == ["UP"] * n for name, n in wanted.items()),
-        timeout=20,
-        what="all instances up",
-    )
+
+    def is_whole() -> bool:
+        states = {s["name"]: [i["state"] for i in s["instances"]] for s in workshop.status()["services"]}
+        return all(states[name] == ["UP"] * count for name, count in wanted.items())
+
+    if not is_whole():
+        workshop.run("scale", *(f"{service}={count}" for service, count in wanted.items()))
+        until(is_whole, timeout=20, what="all instances up")
     return workshop
 
 

@@ -1,7 +1,6 @@
 """The load-balancer manager, with a real HAProxy and a real etcd."""
 
 import concurrent.futures
-import shutil
 import signal
 import statistics
 import time
@@ -95,30 +94,6 @@ def test_a_request_in_flight_is_answered_before_its_instance_ends(load_balancer,
         sidecar.send_signal(signal.SIGTERM)
         assert answer.result().status_code == 200
     assert sidecar.wait(10) == 0
-
-
-def test_an_etcd_that_is_away_takes_nothing_out_of_rotation(load_balancer, etcd, start_sidecar, until):
-    start_sidecar()
-    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
-    etcd.stop()
-    deadline = time.monotonic() + TTL + 2  # longer than the keys live
-    while time.monotonic() < deadline:
-        assert load_balancer.get("/tiny").status_code == 200
-    etcd.start()  # with its old data, in which the key has expired: absence does not count yet
-    deadline = time.monotonic() + TTL + 2
-    while time.monotonic() < deadline:
-        assert load_balancer.get("/tiny").status_code == 200
-
-
-def test_an_etcd_that_lost_its_data_takes_nothing_out_of_rotation(load_balancer, etcd, folder, start_sidecar, until):
-    start_sidecar()
-    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
-    etcd.stop()
-    shutil.rmtree(folder / "data")
-    etcd.start()
-    deadline = time.monotonic() + TTL + 2
-    while time.monotonic() < deadline:
-        assert load_balancer.get("/tiny").status_code == 200
 
 
 def test_an_instance_that_is_lost_while_etcd_is_away_leaves_one_ttl_after_its_return(
