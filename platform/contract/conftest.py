@@ -1,4 +1,7 @@
-"""How the contract's tests speak to a stage: over HTTP and Socket.IO through its load balancer, and in no other way."""
+"""How the contract's tests speak to a stage: over HTTP and Socket.IO through its load balancer.
+
+In two places only it is not enough: `store` writes what would take the API a day, `vanished` kills an instance.
+"""
 
 import secrets
 import sqlite3
@@ -281,7 +284,8 @@ def vanished(running_stage, until):
 @pytest.fixture
 def store(running_stage, differences):
     """The database of messages: for what would take the API a day, or can't be done through it within one second."""
-    with closing(sqlite3.connect(running_stage.run_folder / "data" / differences["messages_database"])) as connection:
+    file = running_stage.run_folder / "data" / differences["messages_database"]
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as connection:  # rw: never a new one
         yield connection
 
 

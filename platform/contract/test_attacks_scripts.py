@@ -240,5 +240,5 @@ def test_who_guessed_too_often_is_told_so_on_the_page(visit, ann, anonymous):
     visitor.expected = re.compile("status of 429")
     visitor.enter("Sign in", ann.nickname, ann.password)
     expect(visitor.page.get_by_role("alert")).to_have_text(
-        re.compile(r"Too many wrong passwords\. Please try again in \d+ seconds\.")
+        re.compile(r"Too many attempts to sign in\. Please try again in \d+ seconds\.")
     )

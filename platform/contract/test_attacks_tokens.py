@@ -101,7 +101,7 @@ def with_a_claim_of_another_kind(user, key):
         "user_id": (str(user.id), [user.id], {}, True, float(user.id), 0, -1, 2**31, 2**64, huge, infinite, no_number),
         "iat": ("now", "0", [], {}, True, infinite, -infinite, no_number, huge, 10**17),
         "exp": ("never", "9999999999", [], {}, True, infinite, no_number, huge, 10**17),
-        "jti": (1, [], {}, True, "x" * 65, "x" * 5000),
+        "jti": (1, [], {}, True, "x" * 65, "x" * 5000, "\ud800", "a\0b"),
     }.items():
         for value in values:
             yield sign(HEADER, claims_of(user, **{name: value}), key)

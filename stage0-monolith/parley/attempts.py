@@ -1,4 +1,4 @@
-"""Attempts to sign in: how many wrong passwords are let through, counted over all instances in Redis.
+"""Attempts to sign in: how many are let through, counted over all instances in Redis.
 
 An attempt counts before the password is checked, so that a hundred at once are no way around the limits, and is given
 back if the password was right. While Redis is away, each instance counts for itself.
@@ -8,6 +8,7 @@ import hashlib
 import logging
 import math
 import time
+from contextlib import contextmanager
 
 from flask import current_app
 from limits import RateLimitItemPerMinute
@@ -16,7 +17,7 @@ from limits.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 
 from .redis_client import connect
-from .refusals import TooMany
+from .refusals import NotSignedIn, TooMany
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,20 @@ def init_app(app):
     url = app.config["REDIS_URL"]
     shared = RedisStorage(url, connect(url).connection_pool, key_prefix="attempts")
     app.extensions["attempts"] = FixedWindowRateLimiter(shared), FixedWindowRateLimiter(MemoryStorage())
+
+
+@contextmanager
+def counted(nickname, address):
+    """Count an attempt if what is done within raises NotSignedIn; raises TooMany."""
+    attempt, was_wrong = count(nickname, address), False
+    try:
+        yield
+    except NotSignedIn:
+        was_wrong = True
+        raise
+    finally:
+        if not was_wrong:  # it was right, or the database was away
+            give_back(attempt)
 
 
 def count(nickname, address):
@@ -56,12 +71,12 @@ def spend(limiter, wanted):
         if not limiter.hit(*limit):
             give_back((limiter, spent))  # what is refused must not use up the limits of others
             seconds = max(1, math.ceil(limiter.get_window_stats(*limit).reset_time - time.time()))
-            raise TooMany(f"Too many wrong passwords. Please try again in {seconds} seconds.", seconds)
+            raise TooMany(f"Too many attempts to sign in. Please try again in {seconds} seconds.", seconds)
     return limiter, spent
 
 
 def give_back(attempt):
-    """Uncount an attempt: its password was right."""
+    """Uncount an attempt: its password was not wrong."""
     limiter, spent = attempt
     try:
         for limit in spent:

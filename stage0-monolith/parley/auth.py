@@ -10,13 +10,12 @@ from functools import wraps
 import jwt
 from flask import current_app, g, request
 
+from .api.parameters import MAX_ID, MAX_TIME
 from .refusals import NotSignedIn
 
 ALGORITHM = "HS256"
 LIFETIME = 60 * 60  # seconds
 REQUIRED_CLAIMS = ["user_id", "iat", "exp", "jti"]
-MAX_USER_ID = 2**31 - 1  # what the database's columns hold; whoever has the key can write anything into a token
-MAX_TIME = 2**53
 MAX_JTI = 64
 BAD_TOKEN = "The token is not valid or has expired. Please sign in again."  # noqa: S105
 
@@ -56,16 +55,18 @@ def check_token(token):
 
 
 def are_well_formed(claims):
-    """Return whether all claims are of the kind and size that issue_token gives them."""
+    """Return whether all claims are of the kind and size that issue_token gives them: the key alone is no proof."""
     user_id, issued_at, expires_at, jti = (claims[name] for name in REQUIRED_CLAIMS)
     return (
         type(user_id) is int  # not isinstance: True is an int as well
-        and 1 <= user_id <= MAX_USER_ID
+        and 1 <= user_id <= MAX_ID
         and type(issued_at) in (int, float)
         and abs(issued_at) <= MAX_TIME  # neither infinite nor NaN
         and type(expires_at) is int
         and expires_at <= MAX_TIME
         and len(jti) <= MAX_JTI  # that it is a text, PyJWT has checked
+        and jti.isascii()
+        and jti.isprintable()
     )
 
 

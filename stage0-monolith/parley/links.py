@@ -7,6 +7,7 @@ by another one.
 import http.client
 import ipaddress
 import logging
+import re
 import socket
 import ssl
 import time
@@ -34,6 +35,7 @@ MAX_REDIRECTS = 3
 MAX_TITLE = 200  # characters
 MAX_DESCRIPTION = 400
 MAX_PROLOGUE = 1024  # bytes in which a page says its charset, according to HTML
+META_CHARSET = re.compile(rb"<meta[^<>]+charset", re.IGNORECASE)
 HEADERS = {"User-Agent": "Parley (link preview)", "Accept": "text/html", "Accept-Encoding": "identity"}
 URL_CHARACTERS = "%/:?@!$&'()*+,;=~"  # that a path and its query have unquoted
 # A worker has this long before another one may do its work again: 5 s to fetch, and 3 s to spare. What a killed worker
@@ -103,9 +105,15 @@ def fetch_quotes(urls):
     fetches = [Fetch(url, networks) for url in urls]
     futures = [threads().submit(fetch.run) for fetch in fetches]
     wait(futures, timeout=FETCH_SECONDS)
-    for fetch in fetches:
-        fetch.abort()  # one that has no socket yet, or no thread, will find its time over
-    return [future.result() for future in futures if future.done() and future.result()]
+    for fetch, future in zip(fetches, futures, strict=True):
+        future.cancel()  # one that has no thread yet
+        fetch.abort()  # one that has no socket yet will find its time over
+    return [future.result() for future in futures if is_finished(future) and future.result()]
+
+
+def is_finished(future):
+    """Return whether a fetch came to its end in time."""
+    return future.done() and not future.cancelled()
 
 
 @cache
@@ -190,6 +198,7 @@ class Fetch:
 
         The name is looked up once, and the connection made to what was looked at: the next answer could be another.
         """
+        self.remaining()  # before the look-up: nobody waits any more for a fetch that was long in the queue
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for *_, address in found:
             self.check_address(ipaddress.ip_address(address[0]))
@@ -266,10 +275,11 @@ def read_head(page, charset):
     document = parse(page, charset)
     metas = {}
     for meta in document.iter("meta"):
-        metas.setdefault(meta.get("property") or meta.get("name"), meta.get("content"))
-    title = document.findtext(".//title") or metas.get("og:title")
+        name = meta.get("property") or meta.get("name") or ""
+        metas.setdefault(name.lower(), meta.get("content"))
+    title = plain(document.findtext(".//title"), MAX_TITLE) or plain(metas.get("og:title"), MAX_TITLE)
     description = metas.get("description") or metas.get("og:description")
-    return plain(title, MAX_TITLE), plain(description, MAX_DESCRIPTION)
+    return title, plain(description, MAX_DESCRIPTION)
 
 
 def parse(page, charset):
@@ -278,7 +288,7 @@ def parse(page, charset):
     libxml2 takes milliseconds for any 512 KB. Python's own parser needs half an hour for so many "<a ", and parsers
     that follow the rules of HTML 5 to the letter need seconds for elements nested without an end.
     """
-    if not charset and b"charset" not in page[:MAX_PROLOGUE]:
+    if not charset and not META_CHARSET.search(page[:MAX_PROLOGUE]):
         charset = "utf-8"
     try:
         return document_fromstring(page, parser=HTMLParser(encoding=charset))

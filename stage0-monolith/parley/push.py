@@ -34,13 +34,14 @@ def init_app(app):
         ping_timeout=PING_TIMEOUT,
         max_http_buffer_size=app.config["MAX_CONTENT_LENGTH"],
     )
+    # python-engineio 4 has no option for these two. It calls disconnect with a sid only.
     engine = socketio.server.eio
     engine._async["websocket"] = BoundedWebSocket
     engine.disconnect = partial(end_session, engine)
 
 
 def end_session(engine, sid):
-    """Forget a client that sent nonsense; Engine.IO would wait, for ever, until it has fetched the news of its end."""
+    """Forget a client that sent nonsense; Engine.IO's own would wait until it has fetched the news of its end."""
     if session := engine.sockets.pop(sid, None):
         session.close(wait=False, reason=engine.reason.SERVER_DISCONNECT)
 

@@ -1,6 +1,7 @@
 import time
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from parley import attempts
 from parley.redis_client import connect
@@ -102,5 +103,16 @@ def test_a_refused_attempt_is_429_and_says_when_to_try_again(client, ann):
     ):
         assert answer.status_code == 429
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
-        assert answer.json["error"].startswith("Too many wrong passwords.")
+        assert answer.json["error"].startswith("Too many attempts to sign in.")
+    assert client.post("/api/tokens", auth=("ann", "wrong")).status_code == 401
+
+
+def test_an_attempt_that_the_database_could_not_answer_does_not_count(client, monkeypatch):
+    def fail(_nickname):
+        raise OperationalError("SELECT", {}, Exception("locked"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("parley.api.users.find_by_nickname", fail)
+        for _ in range(11):
+            assert client.post("/api/tokens", auth=("ann", "wrong")).status_code == 503
     assert client.post("/api/tokens", auth=("ann", "wrong")).status_code == 401

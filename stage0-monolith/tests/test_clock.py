@@ -47,7 +47,7 @@ def test_tokens_go_on_working_and_end_with_signing_out(client, ann, clock):
     assert works(client, other)
 
 
-def test_signing_out_everywhere_holds_and_one_can_sign_in_again_at_once(client, ann, clock):
+def test_signing_out_everywhere_holds_for_older_tokens_and_one_can_sign_in_again_at_once(client, ann, clock):
     other, this = sign_in(client), sign_in(client)
     clock.shift(-HOUR)
     assert client.delete("/api/tokens?all=1", headers=this).status_code == 204

@@ -357,13 +357,14 @@ def test_an_odd_charset_does_no_harm(charset):
         ("<title>a < b > c</title>", "a < b > c", ""),
         ("<!-- <title>old</title> --><title>new</title>", "new", ""),
         ("<meta property='og:title' content='T'><meta property=og:description content=D>", "T", "D"),
-        ('<title>T</title><meta content="a > b, it\'s" name="Description">', "T", ""),
+        ('<title>T</title><meta content="a > b, it\'s" name="Description">', "T", "a > b, it's"),
         ('<title>T</title><meta content="a > b, it\'s" name="description"/>', "T", "a > b, it's"),
         ("<title>T</title><meta name=description content=first><meta name=description content=second>", "T", "first"),
         ("<title>T</title><meta name=description>", "T", ""),
         ("<title>no end", "no end", ""),
         ("<titles>no</titles>", "", ""),
         ("<title></title>", "", ""),
+        ("<title> </title><meta property=og:title content=T>", "T", ""),
         ("<title>" + "t" * 1_000_000 + "</title>", "t" * (links.MAX_TITLE - 1) + "…", ""),
     ],
 )
@@ -373,8 +374,13 @@ def test_title_and_description_are_found_as_browsers_find_them(page, title, desc
 
 @pytest.mark.parametrize("charset", ["iso-8859-1", "windows-1252", "LATIN1"])
 def test_a_page_says_its_charset_itself(charset):
-    page = f'<meta http-equiv="Content-Type" content="text/html; charset={charset}"><title>Zoë</title>'
-    assert links.read_head(page.encode("latin-1"), None)[0] == "Zoë"
+    for meta in (f'http-equiv="Content-Type" content="text/html; charset={charset}"', f"CHARSET={charset}"):
+        assert links.read_head(f"<META {meta}><title>Zoë</title>".encode("latin-1"), None)[0] == "Zoë"
+
+
+def test_a_page_that_does_not_say_its_charset_is_in_utf_8():
+    page = '<script charset="iso-8859-1"></script><title>Zoë</title>'
+    assert links.read_head(page.encode(), None)[0] == "Zoë"
 
 
 @pytest.mark.parametrize(

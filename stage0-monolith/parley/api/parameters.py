@@ -14,7 +14,7 @@ def json_body():
         body = request.get_json(silent=True)
     except RecursionError:
         body = None  # a thousand brackets
-    request.stream.read(1)  # of a body without Content-Length, only as much was read as is allowed: if more comes, 413
+    request.stream.read(1)  # of a body without Content-Length, less was read than is allowed: at the limit it is 413
     if not isinstance(body, dict):
         raise Invalid("The body must be a JSON object, sent as Content-Type: application/json.")
     return body

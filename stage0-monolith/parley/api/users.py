@@ -101,18 +101,24 @@ def find(user_id):
     return user
 
 
+def find_by_nickname(nickname):
+    """Return a user, or None."""
+    if "\0" in nickname:
+        return None  # nobody has that, and PostgreSQL would not even look for it
+    return db.session.scalar(select(User).where(User.nickname == nickname))
+
+
 def check_password(nickname, password):
     """Return the user with this nickname and password.
 
     Raises NotSignedIn, without telling which one was wrong, and TooMany after too many wrong ones.
     """
-    attempt = attempts.count(nickname, request.remote_addr)
-    user = db.session.scalar(select(User).where(User.nickname == nickname))
-    db.session.commit()  # gives the connection back: others can use it while we hash
-    if not matches(user and user.password_hash, password):
-        raise NotSignedIn("Nickname or password is wrong.")
-    attempts.give_back(attempt)
-    return user
+    with attempts.counted(nickname, request.remote_addr):
+        user = find_by_nickname(nickname)
+        db.session.commit()  # gives the connection back: others can use it while we hash
+        if not matches(user and user.password_hash, password):
+            raise NotSignedIn("Nickname or password is wrong.")
+        return user
 
 
 def save(user):

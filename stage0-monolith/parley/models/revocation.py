@@ -27,8 +27,11 @@ def revoke_token(session, claims):
 
 
 def revoke_all_tokens(session, claims, lifetime):
-    """Refuse all tokens of a user issued until now; lifetime, in seconds, is how long the youngest of them lives."""
-    # The token that asks for it is among them, also when the clock was set back after it was issued.
+    """Refuse all tokens of a user issued until now; lifetime, in seconds, is how long the youngest of them lives.
+
+    The token that asks for it is among them, also when the clock was set back after it was issued. Where that ends: one
+    that was issued later than that, and before the clock was set back, lives on until its time is over.
+    """
     now = max(time.time(), claims["iat"])
     session.add(Revocation(user_id=claims["user_id"], issued_until=now, expires_at=int(now) + lifetime + 1))
 
@@ -36,6 +39,7 @@ def revoke_all_tokens(session, claims, lifetime):
 def time_of_issue():
     """Return the time for a new token's iat: now, but after all revocations; those lie ahead if the clock went back."""
     newest = db.session.scalar(select(func.max(Revocation.issued_until)))
+    db.session.commit()  # gives the connection back: what follows waits for Redis, and hashes
     return max(time.time(), math.nextafter(newest or 0, math.inf))
 
 
