@@ -20,6 +20,7 @@ import socketio
 from schemathesis.specs.openapi import checks
 
 TIMEOUT = 10  # seconds: longer than the system lets any request take, so that the answer is the system's own
+EXPANDED_WITHIN = 8  # seconds: fetching all links of a message may take 5
 DOCUMENT = schemathesis.openapi.from_path(Path(__file__).with_name("openapi.yaml"))
 CONFORMANCE = [
     checks.status_code_conformance,
@@ -298,6 +299,17 @@ def site():
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def expanded(ann, until):
+    """Post a message and return it when its links have been expanded; all links of a message are done at once."""
+
+    def post(source: str) -> dict:
+        message_id = ann.say(source)["id"]
+        return until(lambda: "<blockquote>" in (m := ann.read(message_id))["html"] and m, EXPANDED_WITHIN, "a preview")
+
+    return post
 
 
 @pytest.fixture(name="random_nickname")

@@ -5,19 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-
-WITHIN = 10  # seconds for an expansion
-
-
-@pytest.fixture
-def expanded(ann, until):
-    """Post a message and return it when its links have been expanded; all links of a message are done at once."""
-
-    def post(source: str) -> dict:
-        message_id = ann.say(source)["id"]
-        return until(lambda: "<blockquote>" in (m := ann.read(message_id))["html"] and m, WITHIN, "a preview")
-
-    return post
+from contract.conftest import EXPANDED_WITHIN
 
 
 @pytest.fixture
@@ -48,7 +36,7 @@ def test_a_link_is_quoted_below_the_text_and_the_message_pushed_again(ann, liste
     message = ann.say(f"Look: {address}")
     assert f'href="{address}"' in message["html"]
 
-    pushed = until(lambda: listener.heard("Message", message["id"])[1:], WITHIN, "the second push")[-1]
+    pushed = until(lambda: listener.heard("Message", message["id"])[1:], EXPANDED_WITHIN, "the second push")[-1]
     assert pushed == ann.read(message["id"])
     assert pushed["source"] == message["source"]
     assert pushed["html"].startswith(message["html"].rstrip())
@@ -97,4 +85,4 @@ def test_an_edited_message_has_its_new_links_expanded(ann, site, expanded, until
     ann.put(f"/api/messages/{message['id']}", json={"source": site.add("/second", "Second page")})
 
     assert "First page" not in ann.read(message["id"])["html"]
-    until(lambda: "Second page" in ann.read(message["id"])["html"], WITHIN, "the new preview")
+    until(lambda: "Second page" in ann.read(message["id"])["html"], EXPANDED_WITHIN, "the new preview")
