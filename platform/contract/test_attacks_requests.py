@@ -172,9 +172,10 @@ def test_a_packet_that_is_too_large_closes_its_socket_only(url, ann, listen, unt
         client.send("40")
         client.recv()
         client.send(packet)
-        with pytest.raises((websocket.WebSocketException, OSError)):
+        with pytest.raises((websocket.WebSocketException, OSError)) as closed:
             until(lambda client=client: not client.recv(), 5, "closed")
             raise OSError("closed with a frame that says so")
+        assert not isinstance(closed.value, websocket.WebSocketTimeoutException), "it is still open"
         client.shutdown()
     message = ann.say("still here")
     until(lambda: other.heard("Message", message["id"]), 2, "the push")
@@ -300,12 +301,12 @@ def test_slow_clients_hold_up_nobody_and_are_cut_off(url, anonymous):
         b"POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
     ]
     slow = [socket.create_connection(address) for _ in range(400)]
+    trickle = threading.Timer(5, lambda: [connection.sendall(b"X: y\r\n") for connection in slow[::2]])
+    trickle.start()
     began = time.monotonic()
     try:
         for number, connection in enumerate(slow):
             connection.sendall(beginnings[number % 2])
-        trickle = threading.Timer(5, lambda: [connection.sendall(b"X: y\r\n") for connection in slow[::2]])
-        trickle.start()
         for _ in range(20):
             started = time.monotonic()
             assert anonymous.get("/api/messages?limit=1").status_code == 200
@@ -316,5 +317,7 @@ def test_slow_clients_hold_up_nobody_and_are_cut_off(url, anonymous):
             answer = connection.recv(4096)
             assert b" 408 " in answer or b" 504 " in answer or b" 400 " in answer, answer
     finally:
+        trickle.cancel()
+        trickle.join()
         for connection in slow:
             connection.close()

@@ -1,12 +1,12 @@
 """A newcomer's first minutes: a bare Debian, the repository, and one command."""
 
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from tests.privileges import as_root
 
 HERE = Path(__file__).parent
 TIMEOUT = 400  # seconds, of which downloading takes the most; measured: 80 to 160
@@ -46,7 +46,7 @@ echo "--- the end"
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a chroot")
+@as_root  # to make a chroot
 @pytest.mark.skipif(not shutil.which("debootstrap"), reason="debootstrap is missing: provision.sh --test installs it")
 @pytest.mark.timeout(TIMEOUT + 30)
 def test_one_command_brings_up_the_application_on_a_bare_debian(tmp_path, print_figure):

@@ -12,7 +12,9 @@ import requests
 from conftest import make_workshop, until
 from tests.load import in_rotation
 
-from workshop import stores
+from workshop import lifecycle, paths, stores
+from workshop import stage as stage_file
+from workshop.errors import WorkshopError
 from workshop.probe import Probe
 
 PAGE = 4096  # bytes, of SQLite
@@ -58,6 +60,14 @@ def with_data():
     made.destroy()
 
 
+@pytest.fixture
+def file(with_data, tmp_path):
+    """Its database, which is whole again after each test."""
+    whole = shutil.copy(database(with_data), tmp_path)
+    yield database(with_data)
+    shutil.copy(whole, database(with_data))
+
+
 DAMAGES = {
     "empty": lambda content: b"",
     "half of it": lambda content: content[: len(content) // 2 // PAGE * PAGE],
@@ -68,9 +78,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_up_names_a_damaged_database_and_leaves_it_as_it_is(with_data, damage, tmp_path):
-    file = database(with_data)
-    whole = shutil.copy(file, tmp_path)
+def test_up_names_a_damaged_database_and_leaves_it_as_it_is(with_data, file, damage):
     damaged = DAMAGES[damage](file.read_bytes())
     file.write_bytes(damaged)
 
@@ -80,7 +88,32 @@ def test_up_names_a_damaged_database_and_leaves_it_as_it_is(with_data, damage, t
     assert with_data.processes() == []
     assert file.read_bytes() == damaged
     assert f"{file} is damaged: " in with_data.run("doctor", expect=1).stdout
-    shutil.copy(whole, file)
+
+
+def test_a_first_migration_that_was_interrupted_is_no_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    (tmp_path / "parley.db").touch()  # as SQLite leaves it, before it has written the first page
+
+    lifecycle.refuse_damaged(stage_file.load("stage0"))
+    (tmp_path / "monolith.migrated").touch()
+    with pytest.raises(WorkshopError, match=r"parley\.db is damaged: it is empty: put a good copy"):
+        lifecycle.refuse_damaged(stage_file.load("stage0"))
+
+
+def test_a_database_that_has_just_been_removed_is_not_damaged(tmp_path):
+    assert stores.damage(tmp_path / "parley.db", is_migrated=True) is None
+
+
+def test_damage_that_can_not_even_be_read_is_damage(tmp_path):
+    file = tmp_path / "parley.db"
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE messages (x)")
+        connection.execute("INSERT INTO messages VALUES (NULL)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = CAST(? AS TEXT)", [b"CREATE TABLE messages (\xff NOT NULL)"])
+        connection.commit()
+
+    assert "is damaged: Could not decode to UTF-8" in stores.damage(file)
 
 
 def test_a_database_whose_tables_were_in_a_lost_log_is_damaged(tmp_path):

@@ -263,17 +263,18 @@ def ann(stage):
 @pytest.fixture
 def listeners(stage, until):
     """Socket.IO connections to all three instances."""
-    url, made = stage.url, []
+    url, instances, made = stage.url, in_rotation(stage), []
 
     def everywhere() -> bool:
         made.append(Listener(url))
-        return len({listener.instance for listener in made}) == len(stage_instances)
+        return len({listener.instance for listener in made}) == len(instances)
 
-    stage_instances = in_rotation(stage)
-    until(everywhere, 10, "connections to all instances")
-    yield made
-    for listener in made:
-        listener.close()
+    try:
+        until(everywhere, 10, "connections to all instances")
+        yield made
+    finally:
+        for listener in made:
+            listener.close()
 
 
 def until_all_hear_the_others(ann, listeners, until, timeout: float) -> None:
@@ -392,16 +393,16 @@ def test_a_frozen_redis_slows_answers_down_and_fails_none(stage, ann, listeners,
 
 
 def test_haproxy_killed_is_back_with_the_same_set(stage, print_figure, until):
-    before = in_rotation(stage)
-    # The master: the one that is not another one's child.
-    both = [process for process in map(psutil.Process, stage.processes()) if process.name() == "haproxy"]
-    (master,) = [process for process in both if process.parent() not in both]
+    before, master = in_rotation(stage), pid_of(stage, "haproxy")
+
+    def is_back() -> bool:
+        return pid_of(stage, "haproxy") not in (master, 0) and in_rotation(stage) == before
+
     with Probe(stage.url) as probe:
         probe.run_for(1)
         killed = time.monotonic()
-        master.kill()
-        until(lambda: not in_rotation(stage), 5, "away")
-        until(lambda: in_rotation(stage) == before, 10, "back with the same set")
+        os.kill(master, signal.SIGKILL)
+        until(is_back, 10, "back with the same set")
         back = time.monotonic()
         until(lambda: all(listener.connected for listener in probe.listeners), 5, "listeners are back")
         reconnected = time.monotonic() - killed

@@ -12,12 +12,14 @@ import pytest
 import requests
 from conftest import make_workshop
 from tests.load import in_rotation
+from tests.privileges import as_root
 
 from workshop import builds, paths, stage
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk that is small enough to fill")
+pytestmark = as_root  # to mount a disk that is small enough to fill
 
 SIZE = "400m"  # as much as `up` asks for, and a little
+ATTEMPTS = 5  # at filling the disk
 FULL = "The disk of the database is full."
 
 
@@ -35,11 +37,14 @@ class Disk:
         subprocess.run(["umount", "--lazy", self.folder], check=True)
 
     def fill(self) -> None:
-        """Take all the room there is, to the last byte."""
-        with open(self.filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(1 << 20))
-        assert os.statvfs(self.folder).f_bavail == 0
+        """Take all the room there is, to the last byte, and what others, removing a file, give back meanwhile."""
+        for _ in range(ATTEMPTS):
+            with open(self.filler, "ab", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(1 << 20))
+            if os.statvfs(self.folder).f_bavail == 0:
+                return
+        pytest.fail("the disk does not stay full")
 
     def make_room(self) -> None:
         self.filler.unlink()
@@ -53,9 +58,11 @@ def workshop_on_disk():
     disk.mount(f"size={SIZE}")
     made.run_folder, made.disk = disk.folder / "run", disk
     yield made
-    made.destroy()
-    disk.unmount()
-    disk.folder.rmdir()
+    try:
+        made.destroy()
+    finally:
+        disk.unmount()
+        disk.folder.rmdir()
 
 
 def assert_nothing_is_left(workshop) -> None:
@@ -146,7 +153,6 @@ def test_on_a_full_disk_reading_goes_on_and_posting_is_refused_until_there_is_ro
     assert author.post().json()["error"].startswith(FULL)
     assert author.send("GET", "messages").status_code == 200
     assert {i["state"] for i in stage_.instances()} == {"UP"}
-    assert "full" in stage_.run("logs", "monolith").stdout
     assert "No space left on device" in stage_.run("scale", "monolith=4", expect=1).stderr
     assert "0 MiB of disk free" in stage_.run("doctor", expect=1).stdout
     victim = stage_.instances()[0]

@@ -1,5 +1,6 @@
 """Up, down, and everything that can go wrong on the way, as a user meets it: sentences, exit codes, nothing left."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from tests.privileges import as_root
 
 from workshop import binaries
 from workshop.registry import Backend, Registry, Upstream
@@ -270,7 +272,7 @@ def test_a_port_in_use_is_named_with_its_holder(workshop):
     assert "--port" in message
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a program in a mount namespace")
+@as_root  # to hide a program in a mount namespace
 def test_a_missing_binary_is_named(workshop):
     hidden = binaries.find("haproxy")
     without_haproxy = f"mount --bind /dev/null {hidden} && exec {REPOSITORY}/workshop up stage0"
@@ -344,11 +346,11 @@ def test_a_command_that_does_not_exist_is_named(copied_workshop, command):
 
 
 def test_a_folder_with_a_blank_in_its_path(workshop):
-    workshop.run_folder = workshop.run_folder / "with blank"
-    assert "has blanks or unusual characters" in fails_and_leaves_nothing(workshop, "up", "stage0")
+    inside = dataclasses.replace(workshop, run_folder=workshop.run_folder / "with blank")
+    assert "has blanks or unusual characters" in fails_and_leaves_nothing(inside, "up", "stage0")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@as_root  # to give a folder away
 def test_a_folder_of_another_user(workshop):
     os.chown(workshop.run_folder, 65534, 65534)
     for command in (["up", "stage0"], ["status"], ["down"]):

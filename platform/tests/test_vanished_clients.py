@@ -14,6 +14,7 @@ from contract.conftest import Client
 CLIENTS = Path(__file__).with_name("socketio_clients.py")
 EACH = 100  # clients that stay, and clients that vanish
 POSTS = 20  # a second
+READY_WITHIN = 30  # seconds for all of them to be connected
 # As HTML it is five times as long. So the kernel's buffers are full within ten seconds for those who don't read, and
 # the instances can send them nothing more.
 LONG_TEXT = "&" * 3900
@@ -30,11 +31,13 @@ class Clients:
         self.arrived: dict[int, float] = {}  # message → when the last of them got it
         command = [sys.executable, str(CLIENTS), url, self.user.token, str(EACH)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout.readline() == "ready\n"
+        self.are_ready = threading.Event()
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
 
     def read(self) -> None:
+        if self.process.stdout.readline() == "ready\n":
+            self.are_ready.set()
         for line in self.process.stdout:
             message_id, arrived = line.split()
             self.arrived[int(message_id)] = float(arrived)
@@ -53,6 +56,7 @@ def make_clients(stage):
 
     def make() -> Clients:
         made.append(Clients(url))
+        assert made[-1].are_ready.wait(READY_WITHIN)
         return made[-1]
 
     yield make

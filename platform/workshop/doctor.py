@@ -23,8 +23,8 @@ CLOCK_TOLERANCE = 60  # seconds: a file server's clock may differ a little
 # Where SQLite's write-ahead log, Unix sockets and file locks do not work, or not reliably.
 SHARED = {"vboxsf", "vmhgfs", "prl_fs", "9p", "drvfs", "virtiofs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs"}
 SHARED |= {f"fuse.{name}" for name in ("sshfs", "vmhgfs-fuse", "rclone", "grpcfuse", "osxfs", "prl_fsd", "s3fs")}
-# All that is spoken on loopback is http; https_proxy does not concern it.
-PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+# All that is spoken on loopback is http: https_proxy does not concern it, and curl does not look at HTTP_PROXY.
+PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def run_folder() -> Finding:
         return Finding(ADMINISTRATOR, *error.message.rstrip(".").split(": ", 1), stops_up=True)
     except PermissionError as error:
         return Finding(MEND, f"{error.filename} cannot be reached by you", ELSEWHERE, True)
-    if foreign := [file for file in paths.RUN.rglob("*") if _owner(file) not in (os.getuid(), None)]:
+    if foreign := [file for file in _all_below(paths.RUN) if _owner(file) not in (os.getuid(), None)]:
         return Finding(
             ADMINISTRATOR,
             f"{foreign[0]} belongs to user {_owner(foreign[0])}, perhaps after a `sudo ./workshop`",
@@ -133,6 +133,11 @@ def run_folder() -> Finding:
     if problem := supervisor.problem_with_path():
         return Finding(MEND, *problem.rstrip(".").split(": ", 1), stops_up=True)
     return Finding(READY, f"{paths.RUN} can be written")
+
+
+def _all_below(folder: Path) -> list[Path]:
+    """Return all files and folders below; unlike rglob, os.walk does not mind a folder that vanishes meanwhile."""
+    return [Path(place, name) for place, folders, files in os.walk(folder) for name in folders + files]
 
 
 def _owner(file: Path) -> int | None:
@@ -155,7 +160,7 @@ def shared_folder() -> Finding:
         return Finding(
             MEND,
             f"{paths.RUN} is on a shared folder ({kind}), where databases and sockets fail",
-            "copy the repository to a folder of this machine's own, such as ~/workshop",
+            "have `WORKSHOP_RUN_DIR` name a folder on a disk of this machine, such as /var/tmp/workshop",
             True,
         )
     if _filesystem(paths.REPOSITORY) in SHARED:
@@ -201,14 +206,15 @@ def clock() -> Finding:
     """
     now = time.time()
     programs = [Path(found) for name in binaries.BINARIES if (found := binaries.find(name))]
-    files = [*programs, *paths.REPOSITORY.glob("*"), *paths.RUN.glob("*"), *paths.RUN.glob("*/*")]
+    files = [*programs, *paths.REPOSITORY.glob("*"), *_all_below(paths.RUN)]
     written = {file: _written(file) for file in files}
     newest = max(written, key=written.get)
     if written[newest] > now + CLOCK_TOLERANCE:
         return Finding(
-            ADMINISTRATOR,
+            MEND,
             f"the clock says {_time(now)}, but {newest} was written at {_time(written[newest])}",
-            f"set the clock (`sudo timedatectl set-ntp true`) or, if it is right, `touch {newest}`",
+            "set the clock (`sudo timedatectl set-ntp true`) or, if it is right, "
+            f"run `find {paths.REPOSITORY} {paths.RUN} -newermt now -exec touch {{}} +`",
         )
     return Finding(READY, f"the clock says {_time(now)}")
 
@@ -227,8 +233,7 @@ def _time(seconds: float) -> str:
 def proxy(environment: dict[str, str]) -> Finding:
     """Look whether clients such as curl would ask a proxy for what is on loopback. The platform's own do not."""
     exceptions = environment.get("no_proxy") or environment.get("NO_PROXY") or ","
-    hosts = ("127.0.0.1", "localhost")
-    if all(requests.utils.should_bypass_proxies(f"http://{host}/", exceptions) for host in hosts):
+    if requests.utils.should_bypass_proxies("http://127.0.0.1/", exceptions):  # the only host in what we print
         return Finding(READY, "no proxy for loopback")
     for name in PROXIES:
         if environment.get(name):  # not its value, which may hold a password
@@ -242,7 +247,8 @@ def proxy(environment: dict[str, str]) -> Finding:
 
 def databases() -> list[Finding]:
     """Look whether what is kept is whole."""
-    problems = [stores.damage(file) for file in sorted(paths.DATA.glob("*.db"))]
+    is_migrated = any(paths.DATA.glob("*.migrated"))
+    problems = [stores.damage(file, is_migrated) for file in sorted(paths.DATA.glob("*.db"))]
     return [Finding(MEND, problem, stores.REPAIR) for problem in problems if problem]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Collection
 
 import psutil
 
+from workshop.errors import WorkshopError
+
 HOST = "127.0.0.1"
 # Below the ephemeral range of Linux (32768–60999), from which outgoing connections take theirs, so that no
 # connection of anybody's can grab a port between our looking and the service's binding. Drawn at random, so
@@ -56,13 +58,16 @@ def answers(port: int) -> bool:
 
 
 def free_port(wanted: int | None = None, avoid: Collection[int] = ()) -> int:
-    """Return `wanted` if it is free, or a free port of RANGE that is not to be avoided. Raises OSError without one."""
+    """Return `wanted` if it is free, or a free port of RANGE not to be avoided. Raises WorkshopError without one."""
     if wanted and is_free(wanted):
         return wanted
     for port in random.sample(RANGE, ATTEMPTS):
         if port not in avoid and is_free(port):
             return port
-    raise OSError(errno.EADDRINUSE, f"no free port in {ATTEMPTS} attempts between {RANGE.start} and {RANGE.stop}")
+    raise WorkshopError(
+        f"Of {ATTEMPTS} ports between {RANGE[0]} and {RANGE[-1]}, none is free: end some of what listens there "
+        "(`ss -ltn` lists it)."
+    )
 
 
 def listener(port: int) -> str:

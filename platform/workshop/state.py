@@ -13,6 +13,9 @@ import psutil
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
+from workshop.waiting import wait_until
+
+PATIENCE = 0.2  # seconds for a lock: `doctor`, looking whether it is held, holds it for an instant
 
 
 @dataclass
@@ -71,10 +74,8 @@ def locked(what: str):
     refuse_foreign_folder()
     paths.RUN.mkdir(mode=0o700, parents=True, exist_ok=True)  # databases, logs and secrets: nobody else's business
     with _open_lock() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkshopError(f"`./workshop {file.read()}` is at work: try again when it is done.") from None
+        if not wait_until(lambda: _lock(file, fcntl.LOCK_EX), PATIENCE):
+            raise WorkshopError(f"`./workshop {file.read()}` is at work: try again when it is done.")
         with contextlib.suppress(OSError):  # on a full disk, the next one is not told our name: `down` must work there
             paths.LOCK.write_text(f"{what} (process {os.getpid()})")
         yield
@@ -85,13 +86,18 @@ def at_work() -> str | None:
     if not paths.LOCK.exists():
         return None
     with _open_lock() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return f"`./workshop {file.read()}`"
-    return None
+        return None if _lock(file, fcntl.LOCK_SH) else f"`./workshop {file.read()}`"
 
 
 def _open_lock() -> TextIO:
     """Open the lock's file for reading, which needs no room on the disk; the kernel frees a lock with its process."""
     return open(os.open(paths.LOCK, os.O_RDONLY | os.O_CREAT, 0o600))
+
+
+def _lock(file: TextIO, kind: int) -> bool:
+    """Lock an open file if nobody else's lock is in the way; tell whether it is locked now."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -54,19 +54,24 @@ def damage(file: Path, is_migrated: bool = False, timeout: float = 10) -> str | 
     """Say what is wrong with an SQLite file, and change nothing in it; None when nothing is, as far as can be seen.
 
     What cannot be seen: other words within a row, since SQLite keeps no checksums; what stood in a -wal file that is
-    gone; and in a file so large that `timeout` seconds do not suffice, what comes later.
+    gone; and in a file so large that `timeout` seconds do not suffice, what comes later. Empty, or without tables, is
+    also what a first migration leaves that was interrupted: only once `is_migrated`, that is damage.
     """
-    if not file.stat().st_size:
-        return f"{file} is damaged: it is empty"
     deadline = time.monotonic() + timeout
     try:
+        if is_migrated and not file.stat().st_size:
+            return f"{file} is damaged: it is empty"
         # Read-only: whoever closes a database last would otherwise write the -wal file's pages into it.
         with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except FileNotFoundError:
+        return None  # it has just been removed
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        # Python's own errors have no code: it could not read a text that SQLite gave it.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return None  # busy, or it took too long: nothing that speaks against the file
         found, tables = str(error), 0
     if found != "ok":

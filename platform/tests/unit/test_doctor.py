@@ -1,6 +1,7 @@
 """What the doctor finds, each with the real thing where that can be had: programs, ports, disks, files, clocks."""
 
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -10,11 +11,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from tests.privileges import as_root
 
 from workshop import binaries, doctor, paths, ports, supervisor
 from workshop.errors import WorkshopError
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, give files away and be somebody else")
 NOBODY = 65534
 
 
@@ -23,6 +24,8 @@ def as_nobody(ask: Callable[[], str]) -> str:
     reader, writer = os.pipe()
     if not (child := os.fork()):
         try:
+            os.setgroups([])
+            os.setgid(NOBODY)
             os.setuid(NOBODY)
             os.write(writer, ask().encode())
         finally:
@@ -183,6 +186,7 @@ def test_a_run_folder_on_a_shared_folder(monkeypatch, run_folder, kind):
 
     found = doctor.shared_folder()
     assert f"is on a shared folder ({kind})" in found.what
+    assert "such as /var/tmp/workshop" in found.remedy
     assert (found.severity, found.stops_up) == (doctor.MEND, True)
 
     rows.append(SimpleNamespace(mountpoint=str(run_folder), fstype="tmpfs"))
@@ -197,7 +201,7 @@ def test_the_disk_of_a_path_is_the_one_mounted_nearest_to_it(disk, run_folder):
     assert doctor._filesystem(run_folder.parent) != "tmpfs"
 
 
-@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("exceptions", [{}, {"no_proxy": "example.org"}, {"no_proxy": "localhost"}, {"NO_PROXY": ""}])
 def test_a_proxy_that_would_catch_what_is_on_loopback(variable, exceptions):
     found = doctor.proxy({variable: "http://ann:secret@proxy.example.org:3128"} | exceptions)
@@ -212,26 +216,34 @@ def test_a_proxy_that_would_catch_what_is_on_loopback(variable, exceptions):
     "environment",
     [
         {},
+        {"http_proxy": "http://proxy.example.org:3128", "no_proxy": "127.0.0.1"},
         {"http_proxy": "http://proxy.example.org:3128", "no_proxy": "127.0.0.1,localhost"},
         {"http_proxy": "http://proxy.example.org:3128", "NO_PROXY": "localhost, 127.0.0.0/8, .example.org"},
         {"all_proxy": "socks5://proxy.example.org", "no_proxy": "*"},
         {"https_proxy": "http://proxy.example.org:3128"},  # nothing on loopback is https
+        {"HTTP_PROXY": "http://proxy.example.org:3128"},  # curl does not look at it
     ],
 )
 def test_a_proxy_that_lets_loopback_be(environment):
     assert doctor.proxy(environment).severity == doctor.READY
 
 
-def test_a_clock_that_is_behind_what_has_been_written_already(run_folder):
+def test_a_clock_that_is_behind_what_has_been_written_already(run_folder, monkeypatch):
     assert doctor.clock().severity == doctor.READY
     later = time.time() + 3600
-    (run_folder / "stage.json").touch()
-    os.utime(run_folder / "stage.json", (later, later))
+    written = [run_folder / "stage.json", run_folder / "secrets.json"]
+    for file in written:
+        file.touch()
+        os.utime(file, (later, later))
 
     found = doctor.clock()
-    assert f"but {run_folder}/stage.json was written at" in found.what
+    assert f"but {run_folder}/" in found.what
     assert "timedatectl" in found.remedy
-    assert (found.severity, found.stops_up) == (doctor.ADMINISTRATOR, False)
+    assert (found.severity, found.stops_up) == (doctor.MEND, False)
+
+    monkeypatch.setattr(paths, "REPOSITORY", run_folder)  # so that the learner's files are left alone
+    subprocess.run(["sh", "-c", doctor.clock().remedy.split("`")[3]], check=True)
+    assert doctor.clock().severity == doctor.READY
 
 
 def test_a_clock_that_has_been_set_back_by_years(time_machine):
@@ -258,6 +270,38 @@ def test_a_port_whose_holder_this_user_may_not_see_is_named_with_the_command_tha
 
         problem = as_nobody(ask)
     assert f"a process that you may not see (`sudo ss -ltnp 'sport = :{port}'` names it)" in problem
+
+
+def test_without_a_free_port_there_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(ports, "is_free", lambda port: False)
+
+    with pytest.raises(WorkshopError, match="Of 100 ports between 20000 and 31999, none is free: end some"):
+        ports.free_port(8080)
+
+
+@pytest.mark.parametrize("look", [doctor.run_folder, doctor.clock])
+def test_a_folder_that_vanishes_while_it_is_looked_at(look, run_folder, monkeypatch):
+    (run_folder / "stores" / "etcd").mkdir(parents=True)
+    scandir = os.scandir
+
+    def remove_first(folder):
+        if str(folder) == str(run_folder / "stores"):
+            shutil.rmtree(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", remove_first)
+    assert look().severity == doctor.READY
+    assert not (run_folder / "stores").exists()
+
+
+def test_an_empty_database_is_damaged_once_something_was_migrated(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    (tmp_path / "parley.db").touch()
+
+    assert doctor.databases() == []
+    (tmp_path / "monolith.migrated").touch()
+    (found,) = doctor.databases()
+    assert found.what == f"{tmp_path}/parley.db is damaged: it is empty"
 
 
 def test_up_warns_of_what_it_can_live_with_and_refuses_what_it_cannot(monkeypatch):
