@@ -92,7 +92,9 @@ def test_up_on_a_read_only_disk_says_so_and_doctor_says_what_to_do(workshop_on_d
 def test_a_disk_that_fills_during_up_leaves_nothing(workshop_on_disk, until):
     process = workshop_on_disk.popen("up", "stage0")
     until((workshop_on_disk.run_folder / "stage.json").exists, 20, "it has begun")
+    process.send_signal(signal.SIGSTOP)  # it could be done before the disk is full
     workshop_on_disk.disk.fill()
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
 
     assert process.returncode == 1, out
