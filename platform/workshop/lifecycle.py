@@ -144,6 +144,8 @@ def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
     if not service.migrate or (done.exists() and done.read_text() == version and are_there):
         return
     say(f"{service.name}: migrating its database")
+    if not are_there:
+        done.unlink(missing_ok=True)  # should we be interrupted, the empty file is no damaged one
     try:
         result = subprocess.run(
             service.migrate,
