@@ -16,7 +16,7 @@ from hypothesis import strategies
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import ignored_auth
 
-EXAMPLES = 60  # per call of the API, half of them wrong; and the limits of each value besides
+EXAMPLES = 40  # per call of the API, half of them wrong; and the limits of each value besides
 SCHEMA = schemathesis.openapi.from_path(
     Path(__file__).with_name("openapi.yaml"),
     config=SchemathesisConfig.from_dict(

@@ -170,16 +170,6 @@ def test_a_foreign_instance_in_the_registry_is_shown_and_left_alone(stage, until
     until(lambda: "stranger" not in [i["id"] for i in stage.instances()], 5, "the stranger is gone")
 
 
-def test_a_database_that_was_removed_is_made_again(workshop):
-    workshop.up()
-    workshop.run("down")
-    for file in (workshop.run_folder / "data").glob("parley.db*"):
-        file.unlink()
-
-    url = workshop.up()["url"]
-    assert requests.get(f"{url}api/messages", timeout=5).json()["messages"] == []
-
-
 def test_a_restart_that_failed_can_be_repeated_or_undone(copied_workshop):
     url = copied_workshop.up()["url"]
     copied_workshop.run("scale", "monolith=2")
@@ -218,7 +208,7 @@ def test_restart_deploys_what_has_been_edited(copied_workshop):
     assert [i["version"] for i in copied_workshop.instances()] == ["v2"]
 
 
-def test_data_is_kept_over_down_and_gone_after_wipe(workshop):
+def test_data_is_kept_over_down_and_a_database_that_was_removed_is_made_again(workshop):
     url = workshop.up()["url"]
     user = {"nickname": "keeper", "password": "a long password"}
     assert requests.post(f"{url}api/users", json=user, timeout=5).status_code == 201
@@ -226,6 +216,11 @@ def test_data_is_kept_over_down_and_gone_after_wipe(workshop):
     url = workshop.up()["url"]
     assert requests.post(f"{url}api/users", json=user, timeout=5).status_code == 409
 
+    workshop.run("down")
+    for file in (workshop.run_folder / "data").glob("parley.db*"):
+        file.unlink()
+    url = workshop.up()["url"]
+    assert requests.post(f"{url}api/users", json=user, timeout=5).status_code == 201
     workshop.run("down", "--wipe")
     assert not workshop.run_folder.exists()
 
