@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from workshop.ports import free_port
+from workshop.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+POLL = 0.01  # seconds between two looks at what a test waits for
 COMMAND_TIMEOUT = 90  # seconds for any command of the workshop
 NOT_COPIED = shutil.ignore_patterns(".git", ".run", ".venv", "node_modules", "work", "__pycache__", ".*_cache")
 DIFFERENCES = tomllib.loads((REPOSITORY / "platform" / "contract" / "differences.toml").read_text())
@@ -182,12 +183,7 @@ def at_full_strength(workshop: Workshop) -> Workshop:
 
 def until(condition, timeout: float, what: str):
     """Ask `condition`, at least once, until it returns something true; return that, fail after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (result := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout} s: {what}")
-        time.sleep(0.01)
-    return result
+    return wait_until(condition, timeout, POLL) or pytest.fail(f"not within {timeout} s: {what}")
 
 
 FIGURES = pytest.StashKey[list[str]]()

@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partialmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -290,15 +290,21 @@ def store(running_stage, differences):
         yield connection
 
 
-@pytest.fixture
-def site():
-    server = Site()
+@contextmanager
+def serving(server):
+    """Let a web server of the test's own serve, on a thread."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def site():
+    with serving(Site()) as server:
+        yield server
 
 
 @pytest.fixture

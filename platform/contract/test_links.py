@@ -1,11 +1,10 @@
 """Links: title and description of linked pages, expanded in the background, and what is not fetched."""
 
 import socket
-import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from contract.conftest import EXPANDED_WITHIN
+from contract.conftest import EXPANDED_WITHIN, serving
 
 
 @pytest.fixture
@@ -21,13 +20,9 @@ def forbidden_site():
     class Server(HTTPServer):
         address_family = socket.AF_INET6
 
-    with Server(("::1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Server(("::1", 0), Page)) as server:
         server.hits, server.url = hits, f"http://[::1]:{server.server_port}"
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_link_is_quoted_below_the_text_and_the_message_pushed_again(ann, listen, site, until):

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from contract.conftest import Client, Listener, Site, http_session
+from contract.conftest import Client, Listener, Site, http_session, serving
 from tests.load import (
     INSIDE,
     Watch,
@@ -323,14 +323,9 @@ class SlowSite(Site):
 
 @pytest.fixture
 def site():
-    server = SlowSite()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.released.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(SlowSite()) as server:
+        yield server
+        server.released.set()
 
 
 def is_expanded(ann, message) -> bool:
