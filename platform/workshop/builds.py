@@ -7,6 +7,7 @@ import compileall
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from workshop import paths
@@ -39,10 +40,9 @@ def build(service: Service) -> str:
     half_made = target.with_suffix(".part")
     shutil.rmtree(half_made, ignore_errors=True)
     try:
-        shutil.copytree(service.folder, half_made, ignore=LEFT_OUT)
-        for inside, source in service.npm.items():
+        for inside, source in contents(service).items():
             (half_made / inside).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(npm_file(source), half_made / inside)
+            shutil.copyfile(source, half_made / inside)
         # Compiled here once, not by every instance at its start.
         if not compileall.compile_dir(half_made, quiet=1):
             raise WorkshopError(f"The code of {service.name} does not compile: correct the file named above.")
@@ -57,16 +57,24 @@ def build(service: Service) -> str:
 def digest(service: Service) -> str:
     """Return a digest of all that a build of the service would contain."""
     total = hashlib.sha256()
-    for directory, folders, files in os.walk(service.folder):
-        for ignored in LEFT_OUT(directory, folders):
-            folders.remove(ignored)
-        folders.sort()
-        for name in sorted(set(files) - LEFT_OUT(directory, files)):
-            path = Path(directory, name)
-            total.update(str(path.relative_to(service.folder)).encode() + b"\0" + path.read_bytes() + b"\0")
-    for inside, source in sorted(service.npm.items()):
-        total.update(inside.encode() + b"\0" + npm_file(source).read_bytes())
+    for inside, source in sorted(contents(service).items()):
+        total.update(inside.encode() + b"\0" + source.read_bytes() + b"\0")
     return total.hexdigest()
+
+
+def contents(service: Service) -> dict[str, Path]:
+    """Return what a build of the service consists of: file in the build → file that it is a copy of."""
+    shared = {f"{folder.name}/{inside}": source for folder in service.shared for inside, source in _files(folder)}
+    return dict(_files(service.folder)) | shared | {inside: npm_file(name) for inside, name in service.npm.items()}
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for place, folders, files in os.walk(folder):
+        for ignored in LEFT_OUT(place, folders):
+            folders.remove(ignored)
+        for name in set(files) - LEFT_OUT(place, files):
+            path = Path(place, name)
+            yield str(path.relative_to(folder)), path
 
 
 def npm_file(name: str) -> Path:

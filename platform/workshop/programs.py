@@ -49,7 +49,7 @@ def service_environment(stage: Stage, service: Service, up: Up) -> dict[str, str
         | stores.environment(stage, service, up)
         | {name: secret(name) for name in service.secrets}
         | {name: up.settings[name] for name in service.settings}
-        | {"SERVICE": service.name, "VERSION": up.versions[service.name]}
+        | {"SERVICE": service.name, "VERSION": up.versions[service.name], "INTERNAL_URL": up.internal_url}
     )
 
 

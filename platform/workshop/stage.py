@@ -40,6 +40,7 @@ class Service:
     secrets: list[str] = field(default_factory=list)  # environment variables, generated per installation
     settings: dict[str, str] = field(default_factory=dict)  # environment variables with their defaults
     npm: dict[str, str] = field(default_factory=dict)  # file in the build → file in node_modules
+    shared: list[Path] = field(default_factory=list)  # folders that a build contains beside the service's own files
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,7 @@ class Reader:
     def service(self, name: str, table: dict, stores: dict) -> Service:
         where = f"services.{name}"
         self.keys(where, table, [key for key in Service.__dataclass_fields__ if key != "name"])
-        folder = (self.folder / self.text_value(where, table, "folder", ".")).resolve()
-        if not folder.is_dir():
-            self.wrong(where, "folder", f"there is no folder {folder}")
+        folder = self.existing_folder(where, "folder", self.text_value(where, table, "folder", "."))
         used = self.text_table(where, table, "stores")
         for variable, store in used.items():
             if store not in stores:
@@ -139,6 +138,7 @@ class Reader:
             secrets=self.words(where, table, "secrets", []),
             settings=self.text_table(where, table, "settings"),
             npm=self.text_table(where, table, "npm"),
+            shared=[self.existing_folder(where, "shared", name) for name in self.words(where, table, "shared", [])],
         )
 
     def worker(self, name: str, table: dict, services: dict) -> Worker:
@@ -197,6 +197,12 @@ class Reader:
             if not PREFIX.fullmatch(prefix):
                 self.wrong(where, key, f"{prefix!r} is no path prefix: allowed is something like /api/users")
         return value
+
+    def existing_folder(self, where: str, key: str, name: str) -> Path:
+        folder = (self.folder / name).resolve()
+        if not folder.is_dir():
+            self.wrong(where, key, f"there is no folder {folder}")
+        return folder
 
     def text_table(self, where: str, table: dict, key: str) -> dict[str, str]:
         value = table.get(key, {})

@@ -40,6 +40,11 @@ class Up:
         return f"http://127.0.0.1:{self.ports['statistics']}/"
 
     @property
+    def internal_url(self) -> str:
+        """Return where services call each other."""
+        return f"http://127.0.0.1:{self.ports['internal']}"
+
+    @property
     def registry(self) -> str:
         return f"127.0.0.1:{self.ports['registry']}"
 

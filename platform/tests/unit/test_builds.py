@@ -1,5 +1,7 @@
 """Builds: numbered, immutable, new only when something has changed."""
 
+import dataclasses
+
 import pytest
 
 from workshop import builds, paths
@@ -32,6 +34,20 @@ def test_tests_and_caches_are_no_part_of_a_build(service):
     folder = builds.folder("tiny", builds.build(service))
 
     assert not list(folder.rglob("file.py"))
+
+
+def test_a_shared_folder_stands_in_the_build_beside_the_services_own_files_and_its_edit_makes_a_new_one(
+    service, tmp_path
+):
+    common = tmp_path / "common"
+    common.mkdir()
+    (common / "health.py").write_text("answer = 1\n")
+    service = dataclasses.replace(service, shared=[common])
+
+    assert builds.build(service) == "v1"
+    assert (builds.folder("tiny", "v1") / "common" / "health.py").exists()
+    (common / "health.py").write_text("answer = 2\n")
+    assert builds.build(service) == "v2"
 
 
 def test_code_that_does_not_compile_is_no_build(service, capfd):

@@ -45,6 +45,7 @@ def test_a_good_file_is_read(tmp_path):
         ('routes = ["/"]', 'routes = ["/a b"]', 7, "services.web.routes", "is no path prefix"),
         ('routes = ["/"]', 'routes = ["/"]\ninstances = 0', 8, "services.web.instances", "from 1 to 20"),
         ('routes = ["/"]', 'routes = ["/"]\nbalance = "fair"', 8, "services.web.balance", "roundrobin"),
+        ('routes = ["/"]', 'routes = ["/"]\nshared = ["none"]', 8, "services.web.shared", "there is no folder"),
         ('DATABASE_URL = "db"', 'DATABASE_URL = "x"', 9, "services.web.stores.DATABASE_URL", "allowed is db"),
         ('service = "web"', 'service = "shop"', 12, "workers.clock.service", "allowed is web"),
         ("[workers.clock]", "[workers.web]", 11, "workers.web", "has this name already"),
