@@ -5,7 +5,7 @@ import os
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import attempts, auth, config, database, errors, logs, presence, push, tasks
+from . import attempts, auth, config, database, errors, logs, presence, push, socket_server, tasks
 from . import events as events  # its handlers register themselves
 from .api.messages import messages
 from .api.tokens import tokens
@@ -23,9 +23,10 @@ def create_app(environ=os.environ):
     app.json.sort_keys = False
 
     logs.init_app(app)
-    errors.init_app(app)
+    errors.init_app(app, explain=database.explain)
     database.init_app(app)
     push.init_app(app)
+    socket_server.init_app(app)
     presence.init_app(app)
     attempts.init_app(app)
     tasks.init_app(app)

@@ -10,7 +10,7 @@ from functools import wraps
 import jwt
 from flask import current_app, g, request
 
-from .api.parameters import MAX_ID, MAX_TIME
+from .parameters import MAX_ID, MAX_TIME
 from .refusals import NotSignedIn
 
 ALGORITHM = "HS256"

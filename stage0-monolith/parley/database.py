@@ -4,17 +4,22 @@ import os
 import sqlite3
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import MetaData, event, func, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import DeclarativeBase
 
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
 # How long a writer waits for its turn. Less than the load balancer's patience of 5 s, so the user is told why.
 LOCK_WAIT = 4
 LOCK_POLL = 0.002  # a transaction takes about a millisecond
+BUSY = "The database is busy or away. Please try again in a moment."
+# What SQLite says that trying again would not change, by its error code.
+SENTENCES = {
+    sqlite3.SQLITE_FULL: "The disk of the database is full. Nothing can be stored until there is room again.",
+    sqlite3.SQLITE_CORRUPT: "The database is damaged. It has to be restored.",
+    sqlite3.SQLITE_NOTADB: "The database is damaged. It has to be restored.",
+}
 
 
 class Base(DeclarativeBase):
@@ -41,7 +46,7 @@ def init_app(app):
         # Only `flask db …` needs it; the instances start 0.1 s faster without.
         from flask_migrate import Migrate
 
-        Migrate(app, db, directory=MIGRATIONS)
+        Migrate(app, db)
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
             event.listen(db.engine, "connect", set_pragmas)
@@ -71,6 +76,15 @@ def time_of_change(session, model):
     Clients ask for what changed since the newest change they know: nothing may be filed before it.
     """
     return max(int(time.time()), session.scalar(select(func.max(model.updated_at))) or 0)
+
+
+def explain(error):
+    """Return the sentence for an error of the database, or None for any other error."""
+    # A damaged SQLite file raises the general DatabaseError; its other subclasses are our own mistakes.
+    if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
+        return None
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest of an extended code tells details
+    return SENTENCES.get(code, BUSY)
 
 
 def set_pragmas(connection, _record):

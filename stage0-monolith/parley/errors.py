@@ -1,10 +1,8 @@
 """The one JSON shape of every failure: {"error": "<sentence>", "request_id": "…"}."""
 
 import logging
-import sqlite3
 
-from flask import g, jsonify
-from sqlalchemy.exc import DatabaseError, OperationalError
+from flask import current_app, g, jsonify
 from werkzeug.exceptions import HTTPException
 
 from . import refusals
@@ -25,16 +23,11 @@ SENTENCES = {
     405: "This address does not answer that method.",
     413: "The request is too large.",
 }
-# What SQLite says that trying again would not change, by its error code.
-DATABASE = {
-    sqlite3.SQLITE_FULL: "The disk of the database is full. Nothing can be stored until there is room again.",
-    sqlite3.SQLITE_CORRUPT: "The database is damaged. It has to be restored.",
-    sqlite3.SQLITE_NOTADB: "The database is damaged. It has to be restored.",
-}
 
 
-def init_app(app):
-    """Answer every failure in the one shape."""
+def init_app(app, explain=lambda _error: None):
+    """Answer every failure in the one shape; explain(error) -> sentence or None knows the failures of the stores."""
+    app.extensions["explain"] = explain
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(Exception, answer_exception)
 
@@ -69,10 +62,8 @@ def describe(error):
     """Return the sentence and the status that stand for an exception; log it if it is our fault."""
     if isinstance(error, refusals.Refusal):
         return str(error), STATUS[type(error)]
-    # A damaged SQLite file raises the general DatabaseError; its other subclasses are our own mistakes.
-    if isinstance(error, OperationalError) or type(error) is DatabaseError:
-        log.error("The database did not do its work: %s", error)
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest of an extended code tells details
-        return DATABASE.get(code, "The database is busy or away. Please try again in a moment."), 503
+    if sentence := current_app.extensions["explain"](error):
+        log.error("A store did not do its work: %s", error)
+        return sentence, 503
     log.exception("Unexpected error", exc_info=error)
     return "Something went wrong on our side. Please try again.", 500

@@ -9,8 +9,8 @@ from . import logs, presence
 from .api.messages import post
 from .auth import check_token
 from .errors import describe
-from .push import socketio
 from .refusals import Invalid, NotSignedIn
+from .socket_server import socketio
 
 
 def on(event):

@@ -170,7 +170,11 @@ def ann(auth):
 def pushed(monkeypatch):
     """What would go to the browsers: a list of (class, model)."""
     events = []
-    monkeypatch.setattr("parley.push.socketio.emit", lambda _event, data: events.append((data["class"], data["model"])))
+
+    def emit(_queue, _event, data, namespace):
+        events.append((data["class"], data["model"]))
+
+    monkeypatch.setattr("parley.push.MessageQueue.emit", emit)
     return events
 
 

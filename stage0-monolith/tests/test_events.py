@@ -1,7 +1,7 @@
 import pytest
 import socketio
 
-from parley.push import socketio as server
+from parley.socket_server import socketio as server
 
 
 @pytest.fixture

@@ -54,10 +54,11 @@ def test_a_push_without_redis_is_lost_quickly_and_logged(caplog):
     assert "Not pushed" in caplog.text
 
 
-def test_a_model_is_pushed_with_its_class(pushed):
+def test_a_model_is_pushed_with_its_class(app, pushed):
     class Cat:
         def to_dict(self):
             return {"id": 1}
 
-    push_model(Cat())
+    with app.app_context():
+        push_model(Cat())
     assert pushed == [("Cat", {"id": 1})]

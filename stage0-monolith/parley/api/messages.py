@@ -13,9 +13,9 @@ from .. import markup, tasks
 from ..auth import token_optional, token_required
 from ..database import db, time_of_change, write_transaction
 from ..models.message import DAY, Message, check_key, check_source, find_repeat, remember
+from ..parameters import MAX_ID, MAX_TIME, json_body, query_int, whole_number
 from ..push import push_model
 from ..refusals import Forbidden, Invalid, NotFound
-from .parameters import MAX_ID, MAX_TIME, json_body, query_int, whole_number
 
 messages = Blueprint("messages", __name__, url_prefix="/api/messages")
 

@@ -6,7 +6,7 @@ from .. import auth
 from ..auth import token_required
 from ..database import write_transaction
 from ..models.revocation import revoke_all_tokens, revoke_token, time_of_issue
-from .parameters import query_int
+from ..parameters import query_int
 from .users import check_password
 
 tokens = Blueprint("tokens", __name__, url_prefix="/api/tokens")

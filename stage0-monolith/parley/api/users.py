@@ -11,10 +11,10 @@ from ..auth import token_optional, token_required
 from ..database import db, time_of_change, write_transaction
 from ..models.revocation import revoke_all_tokens
 from ..models.user import User, check_new_password, check_nickname
+from ..parameters import MAX_ID, MAX_TIME, json_body, query_ids, query_int
 from ..passwords import hash_password, matches
 from ..push import push_model
 from ..refusals import Forbidden, NotFound, NotSignedIn, Taken
-from .parameters import MAX_ID, MAX_TIME, json_body, query_ids, query_int
 
 users = Blueprint("users", __name__, url_prefix="/api/users")
 

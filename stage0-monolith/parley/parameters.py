@@ -2,7 +2,7 @@
 
 from flask import request
 
-from ..refusals import Invalid
+from .refusals import Invalid
 
 MAX_ID = 2**31 - 1  # ids are 32 bits wide in PostgreSQL
 MAX_TIME = 2**53  # beyond the life of the sun, and still exact in every language's numbers
