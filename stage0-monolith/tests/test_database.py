@@ -3,11 +3,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from parley.database import MIGRATIONS, db, write_transaction
+from parley.database import db, write_transaction
 from parley.models.user import User
 
 
@@ -27,7 +28,7 @@ def other(tmp_path):
 
 def test_the_migrations_make_what_the_models_say(environ):
     command = [sys.executable, "-m", "flask", "--app", "parley", "db", "check"]
-    subprocess.run(command, cwd=MIGRATIONS.parent, env=environ, check=True, timeout=30, capture_output=True)
+    subprocess.run(command, cwd=Path(__file__).parent.parent, env=environ, check=True, timeout=30, capture_output=True)
 
 
 def test_reading_takes_no_write_lock(context, other):
