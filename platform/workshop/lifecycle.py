@@ -190,13 +190,13 @@ def _not_up(stage: Stage, names: Collection[str]) -> list[str]:
 
 
 def wait_until_answering(stage: Stage, up: Up) -> None:
-    """Wait until every route is answered by an instance, through the load balancer."""
+    """Wait until every route is answered by an instance, through the load balancer's frontend that refuses none."""
     http = requests.Session()
     http.trust_env = False
 
     def answers(prefix: str) -> bool:
         try:
-            return "X-Served-By" in http.get(up.url.rstrip("/") + prefix, timeout=ANSWER_TIMEOUT).headers
+            return "X-Served-By" in http.get(up.internal_url + prefix, timeout=ANSWER_TIMEOUT).headers
         except requests.RequestException:
             return False
 
