@@ -29,6 +29,13 @@ CONFORMANCE = [
     checks.response_schema_conformance,
 ]
 
+# For each part of the API a call that changes nothing, whether its token is good (the last one: 400) or not.
+CALLS = {
+    "/api/users": ("GET", "/api/users?ids=1"),
+    "/api/messages": ("GET", "/api/messages?limit=1"),
+    "/api/tokens": ("DELETE", "/api/tokens?all=malformed"),
+}
+
 
 class Client:
     """A client of the HTTP API, anonymous until it registers; checks in each answer what all of them have in common."""
@@ -100,6 +107,10 @@ class FromAddress(requests.adapters.HTTPAdapter):
 
     def init_poolmanager(self, *arguments, **options):
         super().init_poolmanager(*arguments, source_address=(self.address, 0), **options)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def random_nickname() -> str:
@@ -265,6 +276,29 @@ def settle(until):
     def wait(listener: Listener, client: Client) -> None:
         fence = client.say("fence")["id"]
         until(lambda: listener.heard("Message", fence), 2, "the push of a message")
+
+    return wait
+
+
+@pytest.fixture
+def wait_until_refused(anonymous, differences, until):
+    """Wait until every instance of every service refuses a token, for as long as the stage may take."""
+
+    def is_refused(token: str) -> bool:
+        for path, service in differences["services"].items():
+            asked, instances = set(), differences["instances"][service]
+            for _ in range(4 * instances):  # the balancer goes round; other clients may turn it on as well
+                answer = anonymous.send(*CALLS[path], headers=bearer(token))
+                if answer.status_code != 401:
+                    return False
+                asked.add(answer.headers["X-Served-By"])
+                if len(asked) == instances:
+                    break
+            assert len(asked) == instances
+        return True
+
+    def wait(token: str) -> None:
+        until(lambda: is_refused(token), differences["revoked_within"], "every instance refuses the token")
 
     return wait
 

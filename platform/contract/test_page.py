@@ -91,6 +91,10 @@ class Visitor:
         """Return the instance that holds this page's Socket.IO connection: the load balancer's cookie names it."""
         return next(c["value"] for c in self.context.cookies() if c["path"] == "/socket.io")
 
+    @property
+    def token(self) -> str:
+        return self.page.evaluate("localStorage.getItem('parley.token')")
+
     def measure(self, expression: str):
         return self.page.evaluate(expression)
 
@@ -210,7 +214,7 @@ def test_the_session_is_kept_over_a_reload_and_ends_with_signing_out(visit, text
     expect(visitor.page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
-def test_signing_out_everywhere_is_seen_at_once_and_ends_the_other_session(visit):
+def test_signing_out_everywhere_is_seen_at_once_and_ends_the_other_session(visit, wait_until_refused):
     here, there, observer = visit().register(), visit(), visit()
     there.enter("Sign in", here.nickname)
     expect(there.draft).to_be_focused()
@@ -221,17 +225,19 @@ def test_signing_out_everywhere_is_seen_at_once_and_ends_the_other_session(visit
     expect(observer.person("Away", here.nickname)).to_be_visible()
     expect(here.page.get_by_role("button", name="Sign in")).to_be_visible()
 
+    wait_until_refused(there.token)
     there.expected = REFUSED
     there.page.locator("#hood summary").click()
     there.page.get_by_role("button", name="Reload messages").click()
     expect(there.page.get_by_text("Your session has expired")).to_be_visible()
 
 
-def test_a_revoked_token_leads_to_the_sign_in_form_and_the_draft_is_kept(visit, ann, text):
+def test_a_revoked_token_leads_to_the_sign_in_form_and_the_draft_is_kept(visit, ann, text, wait_until_refused):
     visitor = visit()
     visitor.enter("Sign in", ann.nickname, ann.password)
     visitor.draft.fill(text)
     ann.delete("/api/tokens?all=1")
+    wait_until_refused(visitor.token)
 
     visitor.expected = REFUSED
     visitor.page.locator("#hood summary").click()
@@ -242,11 +248,12 @@ def test_a_revoked_token_leads_to_the_sign_in_form_and_the_draft_is_kept(visit, 
     expect(visitor.draft).to_have_value(text)
 
 
-def test_a_message_refused_with_its_token_is_sent_after_signing_in_again(visit, ann, text):
+def test_a_message_refused_with_its_token_is_sent_after_signing_in_again(visit, ann, text, wait_until_refused):
     visitor = visit()
     visitor.enter("Sign in", ann.nickname, ann.password)
     expect(visitor.draft).to_be_focused()
     ann.delete("/api/tokens?all=1")
+    wait_until_refused(visitor.token)
 
     visitor.expected = REFUSED
     visitor.say(text)

@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from contract.conftest import bearer
 
 
 def decode(part: str) -> dict:
@@ -14,38 +15,6 @@ def decode(part: str) -> dict:
 
 def encode(part: dict) -> str:
     return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
-# For each part of the API a call that changes nothing, whether its token is good (the last one: 400) or not.
-CALLS = {
-    "/api/users": ("GET", "/api/users?ids=1"),
-    "/api/messages": ("GET", "/api/messages?limit=1"),
-    "/api/tokens": ("DELETE", "/api/tokens?all=malformed"),
-}
-
-
-@pytest.fixture
-def refused_everywhere(anonymous, differences):
-    """Tell whether every instance of every service refuses a token."""
-
-    def refused(token: str) -> bool:
-        for path, service in differences["services"].items():
-            asked, instances = set(), differences["instances"][service]
-            for _ in range(4 * instances):  # the balancer goes round; other clients may turn it on as well
-                answer = anonymous.send(*CALLS[path], headers=bearer(token))
-                if answer.status_code != 401:
-                    return False
-                asked.add(answer.headers["X-Served-By"])
-                if len(asked) == instances:
-                    break
-            assert len(asked) == instances
-        return True
-
-    return refused
 
 
 def test_a_token_is_a_jwt_that_is_valid_for_one_hour(ann):
@@ -69,36 +38,33 @@ def test_signing_in_takes_nickname_and_password(ann, anonymous, random_nickname)
     assert ann.post("/api/tokens").status_code == 401  # a token is no password
 
 
-def test_a_revoked_token_is_refused_by_all_instances_within_2_seconds(
-    ann, anonymous, refused_everywhere, differences, until
-):
+def test_a_revoked_token_is_refused_by_all_instances_within_2_seconds(ann, anonymous, wait_until_refused):
     first, second = ann.token, ann.sign_in()
     assert ann.delete("/api/tokens", headers=bearer(first)).status_code == 204
 
-    until(lambda: refused_everywhere(first), differences["revoked_within"], "every instance refuses the token")
-    assert refused_everywhere(first)
+    wait_until_refused(first)
     assert ann.delete("/api/tokens", headers=bearer(first)).status_code == 401
     assert anonymous.get("/api/messages", headers=bearer(second)).status_code == 200
 
 
-def test_signing_out_everywhere_revokes_all_tokens_until_now(ann, bob, refused_everywhere, differences, until):
+def test_signing_out_everywhere_revokes_all_tokens_until_now(ann, bob, wait_until_refused):
     tokens = [ann.token, ann.sign_in()]
     assert ann.delete("/api/tokens?all=1").status_code == 204
 
     for token in tokens:
-        until(lambda x=token: refused_everywhere(x), differences["revoked_within"], "every instance refuses the token")
+        wait_until_refused(token)
     ann.sign_in()  # within the same second
     assert ann.put("/api/users/me").status_code == 204
     assert bob.put("/api/users/me").status_code == 204
 
 
-def test_a_changed_password_revokes_all_tokens_until_now(ann, refused_everywhere, differences, until):
+def test_a_changed_password_revokes_all_tokens_until_now(ann, wait_until_refused):
     tokens, old = [ann.token, ann.sign_in()], ann.credentials
     ann.password = "another password"  # noqa: S105
     assert ann.put(f"/api/users/{ann.id}", json={"password": ann.password}).status_code == 204
 
     for token in tokens:
-        until(lambda x=token: refused_everywhere(x), differences["revoked_within"], "every instance refuses the token")
+        wait_until_refused(token)
     assert ann.post("/api/tokens", auth=old).status_code == 401
     ann.sign_in()  # within the same second
     assert ann.put("/api/users/me").status_code == 204
