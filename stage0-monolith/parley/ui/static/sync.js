@@ -8,6 +8,12 @@ const EVERY_WITHOUT_SOCKET = 3_000; // ms, while they do not
 const PRESENCE_GRACE = 5_000; // ms: a socket back within this was not missed by the server either
 const IDS_PER_REQUEST = 100;
 
+/** Wait for all of these, also when one fails: without the users, messages can be read; then throw why it failed. */
+async function all(promises) {
+  const failed = (await Promise.allSettled(promises)).find((result) => result.status === "rejected");
+  if (failed) throw failed.reason;
+}
+
 /** Emits "change" after each attempt; `error` says why the last one failed, or is null. */
 export class Sync extends EventTarget {
   error = null;
@@ -66,12 +72,12 @@ export class Sync extends EventTarget {
   }
 
   async #load() {
-    await Promise.all([this.#pull("users", "/api/users"), this.#pull("messages", "/api/messages")]);
-    this.store.finishLoading();
+    const messages = this.#pull("messages", "/api/messages").then(() => this.store.finishLoading());
+    await all([this.#pull("users", "/api/users"), messages]);
   }
 
   async #catchUp() {
-    await Promise.all([this.#catchUpOn("users"), this.#catchUpOn("messages"), this.#sayPresent()]);
+    await all([this.#catchUpOn("users"), this.#catchUpOn("messages"), this.#sayPresent()]);
   }
 
   async #catchUpOn(kind) {
