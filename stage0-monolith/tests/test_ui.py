@@ -9,6 +9,11 @@ def test_the_page_has_a_strict_content_security_policy(client):
     assert answer.headers["Referrer-Policy"] == "same-origin"
 
 
+def test_without_the_service_that_counts_there_are_no_numbers_and_no_error(client):
+    answer = client.get("/api/stats")
+    assert (answer.status_code, answer.data) == (204, b"")
+
+
 def test_scripts_are_served_below_static(client):
     with client.get("/static/main.js") as answer:
         assert answer.status_code == 200

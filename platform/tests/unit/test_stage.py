@@ -44,6 +44,7 @@ def test_a_good_file_is_read(tmp_path):
         ('routes = ["/"]', 'routes = "/"', 7, "services.web.routes", "a list of texts is needed"),
         ('routes = ["/"]', 'routes = ["/a b"]', 7, "services.web.routes", "is no path prefix"),
         ('routes = ["/"]', 'routes = ["/"]\ninstances = 0', 8, "services.web.instances", "from 1 to 20"),
+        ('routes = ["/"]', 'routes = ["/"]\noptional = "no"', 8, "services.web.optional", "allowed is true, false"),
         ('routes = ["/"]', 'routes = ["/"]\nbalance = "fair"', 8, "services.web.balance", "roundrobin"),
         ('routes = ["/"]', 'routes = ["/"]\nshared = ["none"]', 8, "services.web.shared", "there is no folder"),
         ('DATABASE_URL = "db"', 'DATABASE_URL = "x"', 9, "services.web.stores.DATABASE_URL", "allowed is db"),
@@ -67,6 +68,25 @@ def test_broken_toml_is_named_with_its_line(tmp_path):
         read(tmp_path, GOOD.replace('["/"]', '["/"'))
 
     assert "line 8" in error.value.format_message()
+
+
+def test_an_optional_service_is_there_with_its_workers_only_when_it_is_chosen(tmp_path):
+    optional = GOOD.replace(
+        "[services.web]", '[services.api]\nroutes = ["/api"]\ncommand = ["serve"]\n\n[services.web]'
+    )
+    made = read(tmp_path, optional.replace('routes = ["/"]', 'routes = ["/"]\noptional = true'))
+
+    assert list(made.only(["web"]).services) == ["api", "web"]
+    assert list(made.only([]).services) == ["api"]
+    assert made.only([]).workers == {}
+
+
+def test_what_is_asked_for_must_be_an_optional_service():
+    assert "stats" in stage.load_with("stage0", ["stats"]).services
+    assert "stats" not in stage.load_with("stage0", []).services
+    for wrong in ("monolith", "worker", "statistics", ""):
+        with pytest.raises(WorkshopError, match=f"no optional service '{wrong}': there is stats"):
+            stage.load_with("stage0", ["stats", wrong])
 
 
 def test_every_stage_of_the_repository_is_well_formed():

@@ -12,7 +12,7 @@ def command(wanted: tuple[str, ...]) -> None:
     """Have N instances of each SERVICE; requests go on being answered meanwhile."""
     with state.locked("scale"):
         up = state.load()
-        current = stage.load(up.stage)
+        current = stage.load(up.stage, up.counts)
         operations.scale(current, up, dict(parse(current, word) for word in wanted), click.echo)
 
 

@@ -9,5 +9,5 @@ def command(name: str) -> None:
     """Start what `stop` has ended."""
     with state.locked(f"start {name}"):
         up = state.load()
-        operations.start(stage.load(up.stage), up, name)
+        operations.start(stage.load(up.stage, up.counts), up, name)
     click.echo(f"{name} is up.")

@@ -19,7 +19,7 @@ COLOURS = {"UP": "green", "STARTING": "yellow", "DRAIN": "yellow", "DOWN": "red"
 def command(as_json: bool, watch: bool) -> None:
     """Show what runs, as the load balancer sees it."""
     up = state.load()
-    wanted = stage.load(up.stage)
+    wanted = stage.load(up.stage, up.counts)
     if as_json:
         click.echo(json.dumps(system_status.report(wanted, up), indent=2))
     elif watch:

@@ -9,5 +9,5 @@ def command(name: str) -> None:
     """End all instances of SERVICE, and its workers, until `start`."""
     with state.locked(f"stop {name}"):
         up = state.load()
-        operations.stop(stage.load(up.stage), name)
+        operations.stop(stage.load(up.stage, up.counts), name)
     click.echo(f"{name} is stopped: `./workshop start {name}` starts it.")

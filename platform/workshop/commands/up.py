@@ -10,9 +10,10 @@ from workshop.lifecycle import PUBLIC_PORT as PORT
 @click.option("--db", type=click.Choice(["sqlite"]), default="sqlite", show_default=True, help="Where data is kept.")
 @click.option("--driver", type=click.Choice(["process"]), default="process", show_default=True, help="What runs it.")
 @click.option("--port", type=click.IntRange(1, 65534), help=f"The page's port; default {PORT}, if it is free.")
-def command(name: str, db: str, driver: str, port: int | None) -> None:
+@click.option("--with", "extra", multiple=True, metavar="SERVICE", help="An optional service, too; repeatable.")
+def command(name: str, db: str, driver: str, port: int | None, extra: tuple[str, ...]) -> None:
     """Bring up STAGE and print its address; a stage that is up already stays as it is."""
-    wanted = stage.load(name)
+    wanted = stage.load_with(name, extra)
     with state.locked(f"up {name}"):
         if not supervisor.is_running():
             doctor.stop_or_warn(click.echo)
