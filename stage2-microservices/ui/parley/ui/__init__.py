@@ -26,6 +26,12 @@ def index():
     return render_template("index.html")
 
 
+@ui.get("/api/stats")
+def no_stats():
+    """Answer for an optional service: the load balancer sends its path here only while it is not part of the stage."""
+    return "", 204
+
+
 @ui.after_request
 def add_security_headers(response):
     """Tell the browser what this page may load, and nothing else."""

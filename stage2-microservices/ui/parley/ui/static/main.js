@@ -11,6 +11,7 @@ import { showPending } from "./pending.js";
 import { showPeople } from "./people.js";
 import { Session } from "./session.js";
 import { Connection } from "./socket.js";
+import { showStats } from "./stats.js";
 import { Store } from "./store.js";
 import { Sync } from "./sync.js";
 
@@ -28,6 +29,7 @@ showPending({ outbox, store, session });
 showPeople({ store, session });
 showComposer({ session, outbox, editLast, scrollToEnd });
 showAccount({ session, store, api, say });
+showStats({ log: hood.log });
 
 outbox.start();
 hood.start({ connection, reload: () => sync.reload() });
