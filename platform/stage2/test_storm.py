@@ -23,10 +23,15 @@ def victims(stage) -> list[str]:
     return sorted(name for up in services if len(up) > 1 for name in up)
 
 
-def kill(stage, instance: str) -> None:
-    """Kill a service with all its processes; its sidecar stays. None is there if it has just been killed already."""
-    for service in psutil.Process(pid_of(stage, instance)).children():
-        os.killpg(service.pid, signal.SIGKILL)
+def kill(stage, instance: str) -> bool:
+    """Kill a service with all its processes; its sidecar stays. False when it has just ended already."""
+    try:
+        services = psutil.Process(pid_of(stage, instance)).children()
+        for service in services:
+            os.killpg(service.pid, signal.SIGKILL)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return False
+    return bool(services)
 
 
 def test_a_minute_in_which_an_instance_is_killed_every_second_loses_nothing(stage, print_figure, until):
@@ -34,11 +39,10 @@ def test_a_minute_in_which_an_instance_is_killed_every_second_loses_nothing(stag
     with Probe(stage.url) as probe:
         started = time.monotonic()
         while time.monotonic() - started < LASTS:
-            if candidates := victims(stage):
-                victim = chance.choice(candidates)
-                kill(stage, victim)
+            candidates = victims(stage)
+            if candidates and kill(stage, victim := chance.choice(candidates)):
                 killed.append(victim)
-            probe.run_for(max(0.0, EVERY * len(killed) - (time.monotonic() - started)))
+            probe.run_for(EVERY - (time.monotonic() - started) % EVERY)
     ledger = probe.ledger
     failed = len(ledger.failed("GET"))
     print_figure(
