@@ -12,7 +12,6 @@ import requests
 from workshop import (
     balancer,
     builds,
-    migrations,
     paths,
     ports,
     processes,
@@ -146,6 +145,8 @@ def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
         return
     if not are_there:
         done.unlink(missing_ok=True)  # should we be interrupted, the empty file is no damaged one
+    from workshop import migrations  # only here: Alembic takes 0.3 s to import, and most commands migrate nothing
+
     plan = migrations.plan(stage, service, up, builds.folder(service.name, version))
     if plan.ahead:  # nothing to bring it to, nor back from: a schema is never downgraded
         plan.refuse_left_behind(service.name, version)
