@@ -37,7 +37,8 @@ def command(name: str, percent: int) -> None:
     else:
         counters.update()
         console.print(table(counters))
-    click.echo(f"`./workshop promote {name}` deploys it, `./workshop abort {name}` removes it.")
+    if state.load().canaries.get(name) == version:
+        click.echo(f"`./workshop promote {name}` deploys it, `./workshop abort {name}` removes it.")
 
 
 def show_until_decided(console: Console, counters: Counters) -> None:
