@@ -1,5 +1,6 @@
 """What the platform's tests and the contract share: a workshop of their own, beside the one that a learner runs."""
 
+import contextlib
 import json
 import os
 import re
@@ -140,9 +141,9 @@ def workshop_of_module():
     made.destroy()
 
 
-@pytest.fixture
-def copied_workshop():
-    """A workshop in a copy of the repository, whose files a test may change."""
+@contextlib.contextmanager
+def copy_of_the_repository():
+    """Yield a workshop in a copy of the repository, whose files a test may change."""
     folder = Path(tempfile.mkdtemp(prefix="copy-"))
     shutil.copytree(REPOSITORY, folder / "repository", ignore=NOT_COPIED)
     for shared in (".venv", "node_modules"):
@@ -151,6 +152,12 @@ def copied_workshop():
     yield made
     made.destroy()
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def copied_workshop():
+    with copy_of_the_repository() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

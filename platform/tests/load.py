@@ -44,25 +44,25 @@ def summary(ledger: Ledger) -> str:
     return f"{'; '.join(kinds)}; {len(pushed)} of {len(ledger.acknowledged)} pushed"
 
 
-def in_rotation(stage) -> list[str]:
-    """Return the instances that HAProxy sends requests to; none when HAProxy itself is away."""
+def in_rotation(stage, service: str = "monolith") -> list[str]:
+    """Return the instances of a service that HAProxy sends requests to; none when HAProxy itself is away."""
     try:
-        rows = Runtime(stage.run_folder / "haproxy").servers()["monolith"]
+        rows = Runtime(stage.run_folder / "haproxy").servers()[service]
     except HAProxyUnavailable:
         return []
     return sorted(name for name, row in rows.items() if row["status"].startswith("UP"))
 
 
 class Watch:
-    """Looks all the time how many instances are in rotation."""
+    """Looks all the time how many instances of a service are in rotation."""
 
-    def __init__(self, stage):
-        self.stage, self.counts, self.is_over = stage, [], threading.Event()
+    def __init__(self, stage, service: str = "monolith"):
+        self.stage, self.service, self.counts, self.is_over = stage, service, [], threading.Event()
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
         while not self.is_over.wait(0.01):
-            self.counts.append(len(in_rotation(self.stage)))
+            self.counts.append(len(in_rotation(self.stage, self.service)))
 
     def __enter__(self) -> "Watch":
         self.thread.start()

@@ -63,7 +63,8 @@ def test_down_when_nothing_is_up_says_so(workshop):
 
 
 def test_commands_that_need_a_stage_name_up(workshop):
-    commands = ["scale monolith=2", "kill monolith", "stop monolith", "start monolith", "restart monolith"]
+    of_a_service = ["kill", "stop", "start", "restart", "build", "upgrade", "rollback", "canary", "promote", "abort"]
+    commands = ["scale monolith=2", *(f"{command} monolith" for command in of_a_service)]
     for arguments in [command.split() for command in [*commands, "status", "open", "probe", "logs"]]:
         result = workshop.run(*arguments, expect=1)
         assert "Error: No" in result.stderr, arguments

@@ -29,6 +29,13 @@ def versions(service: str) -> list[str]:
     return sorted(names, key=lambda name: int(name[1:]))
 
 
+def find(service: str, version: str) -> Path:
+    """Return the folder of a build. Raises WorkshopError, naming those there are, when there is no such version."""
+    if version not in versions(service):
+        raise WorkshopError(f"{service} has no build {version!r}: there are {', '.join(versions(service))}.")
+    return folder(service, version)
+
+
 def build(service: Service) -> str:
     """Build the service as its code is now; return the version: the last one when nothing has changed since."""
     code = digest(service)

@@ -12,7 +12,8 @@ from workshop.errors import WorkshopError
 
 COMMANDS = (
     "setup", "doctor", "up", "down", "status", "logs", "open",
-    "scale", "kill", "stop", "start", "restart", "probe", "test",
+    "scale", "kill", "stop", "start", "restart",
+    "build", "upgrade", "rollback", "canary", "promote", "abort", "probe", "test",
 )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ def scale(stage: Stage, up: Up, counts: dict[str, int], say: Progress) -> None:
     """Have so many instances of each service; new ones are in rotation before others begin to drain."""
     added, kept, removed = [], [], []
     for name, count in counts.items():
-        ours = _processes(name)
+        up.refuse_canary(name)
+        ours = processes_of(name)
         if any(process.state == "STOPPED" for process in ours):
             raise WorkshopError(f"{name} is stopped: `./workshop start {name}` comes first.")
         states = {instance.id: instance.state for instance in status.instances(stage)[name]}
@@ -29,11 +30,11 @@ def scale(stage: Stage, up: Up, counts: dict[str, int], say: Progress) -> None:
         lifecycle.wait_until_up(stage, new, watched=new)
         lifecycle.wait_until_up(stage, kept)
     except BaseException:  # the interrupt key too
-        _remove(new)
+        remove(new)
         raise
     up.counts |= counts
     up.save()
-    _remove(removed)
+    remove(removed)
     for name, count in counts.items():
         say(f"{name}: {count} in rotation")
 
@@ -63,13 +64,13 @@ def _signal_group(pid: int, sent: signal.Signals) -> bool:
 
 def stop(stage: Stage, name: str) -> None:
     """End all instances of a service, and its workers, until `start`: requests to it are answered with 503."""
-    supervisor.stop([process.name for owner in _affected(stage, name) for process in _processes(owner)])
+    supervisor.stop([process.name for owner in affected(stage, name) for process in processes_of(owner)])
 
 
 def start(stage: Stage, up: Up, name: str) -> None:
     """Start what `stop` has ended, or what an interrupted command has left out."""
-    owners = _affected(stage, name)
-    supervisor.restart([process.name for owner in owners for process in _processes(owner)])
+    owners = affected(stage, name)
+    supervisor.restart([process.name for owner in owners for process in processes_of(owner)])
     _start_missing(stage, up, owners)
 
 
@@ -77,42 +78,40 @@ def restart(stage: Stage, up: Up, name: str, say: Progress) -> None:
     """Deploy the old way: end all instances, migrate, start as many of the new build. Nobody is served meanwhile."""
     if name in stage.workers:
         raise WorkshopError(f"{name} is restarted with its service: use `restart {stage.workers[name].service}`.")
-    owners, service = _affected(stage, name), stage.services[name]
+    owners, service = affected(stage, name), stage.services[name]
+    up.refuse_canary(name)
     version = builds.build(service)  # before anything is stopped: a build that fails changes nothing
-    old = [process.name for owner in owners for process in _processes(owner)]
+    old = [process.name for owner in owners for process in processes_of(owner)]
     say(f"stopping {', '.join(old)}")
-    _remove(old)
-    before, up.versions[name] = up.versions[name], version
-    try:
-        lifecycle.migrate(stage, service, up, say)
-    except BaseException:
-        up.versions[name] = before  # `start` starts that again
-        raise
-    up.save()
-    _start_missing(stage, up, owners)
+    remove(old)
+    after = up.deployed(name, version)
+    lifecycle.migrate(stage, service, after, say)  # should it fail, `start` starts what was there before
+    after.save()
+    _start_missing(stage, after, owners)
     say(f"{name} {version} is up")
 
 
 def _start_missing(stage: Stage, up: Up, owners: list[str]) -> None:
     """Have as many instances of services and workers as there are to be, and wait until all of them serve."""
-    added = [p for owner in owners for p in programs.of(stage, owner, up, up.counts[owner] - len(_processes(owner)))]
+    added = [p for owner in owners for p in programs.of(stage, owner, up, up.counts[owner] - len(processes_of(owner)))]
     supervisor.add(added)
-    names = [process.name for owner in owners for process in _processes(owner)]
+    names = [process.name for owner in owners for process in processes_of(owner)]
     lifecycle.wait_until_up(stage, names, watched=names)
 
 
-def _affected(stage: Stage, name: str) -> list[str]:
+def affected(stage: Stage, name: str) -> list[str]:
     """Return a service with the workers that run its code. Raises WorkshopError when there is none of that name."""
     stage.program(name)
     return [name, *(worker.name for worker in stage.workers.values() if worker.service == name)]
 
 
-def _processes(name: str) -> list[supervisor.Process]:
+def processes_of(name: str) -> list[supervisor.Process]:
     """Return what the supervisor runs for a service or worker."""
     return [process for process in supervisor.processes() if process.name.split("_")[0] == name]
 
 
-def _remove(names: list[str]) -> None:
+def remove(names: list[str]) -> None:
+    """End instances and workers, in good order, and forget them."""
     supervisor.remove(names)
     for name in names:
         (paths.INSTANCES / f"{name}.json").unlink(missing_ok=True)

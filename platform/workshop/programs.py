@@ -6,6 +6,7 @@ import sys
 
 from workshop import builds, paths, stores
 from workshop.processes import base_environment, platform_environment
+from workshop.registry import WEIGHT
 from workshop.secrets import secret
 from workshop.sidecar import Instance
 from workshop.stage import Service, Stage, Worker
@@ -42,6 +43,11 @@ def of(stage: Stage, name: str, up: Up, count: int) -> list[Program]:
     return [make(stage, program, up) for _ in range(count)]
 
 
+def canary(stage: Stage, service: Service, up: Up, weight: int) -> Program:
+    """Return the program for a new instance of the service that gets another share of the requests than the others."""
+    return _instance(stage, service, up, weight)
+
+
 def service_environment(stage: Stage, service: Service, up: Up) -> dict[str, str]:
     """Return all that the service's code is told, whether it runs as an instance, a worker or a migration."""
     return (
@@ -53,7 +59,7 @@ def service_environment(stage: Stage, service: Service, up: Up) -> dict[str, str
     )
 
 
-def _instance(stage: Stage, service: Service, up: Up) -> Program:
+def _instance(stage: Stage, service: Service, up: Up, weight: int = WEIGHT) -> Program:
     version = up.versions[service.name]
     name = _name(service.name, version)
     file = paths.INSTANCES / f"{name}.json"
@@ -67,6 +73,7 @@ def _instance(stage: Stage, service: Service, up: Up) -> Program:
         folder=str(builds.folder(service.name, version)),
         environment=service_environment(stage, service, up),
         registry=up.registry,
+        weight=weight,
     ).save(file)
     return Program(name, [sys.executable, "-m", "workshop.sidecar", str(file)], paths.RUN, platform_environment())
 

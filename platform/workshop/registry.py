@@ -5,7 +5,7 @@ The layout is one that public HAProxy templates for etcd use, so that a service 
     /services/<service>/location              /api/users           path prefixes, separated by spaces
     /services/<service>/backend/balance       roundrobin
     /services/<service>/backend/sticky        /socket.io           prefixes that stay with one instance
-    /services/<service>/upstream/<instance>   127.0.0.1:21034 weight 1     with a TTL: its sidecar keeps it alive
+    /services/<service>/upstream/<instance>   127.0.0.1:21034 weight 100   with a TTL: its sidecar keeps it alive
     /routes/<prefix, slashes escaped>         <service>            wins over the locations
     /drained/<service>/<instance>             127.0.0.1:21034      the load balancer's word to a stopping sidecar
 
@@ -28,6 +28,11 @@ TTL = 10  # seconds until the key of an instance expires: two refreshes may fail
 TIMEOUT = 2  # seconds for a call; far more than loopback needs, and less than a heartbeat
 WATCH_TIMEOUT = 10  # seconds: heals a watch that waits for an index which a wiped etcd will not reach for long
 DRAINED_TTL = 60  # seconds for which the confirmation stands: longer than any sidecar waits for it
+
+# An instance's share of the requests is its weight among all weights of its service. That of every ordinary instance,
+# and of one that says none, leaves room below it and above it for a canary's.
+WEIGHT = 100
+MOST_WEIGHT = 256  # HAProxy's
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 PREFIX = re.compile(r"/[A-Za-z0-9._~/-]{0,127}")
@@ -53,7 +58,7 @@ class Upstream:
 
     host: str  # an IPv4 address
     port: int
-    weight: int = 1  # 0 to 256, relative to the other instances'
+    weight: int = WEIGHT
 
     @property
     def address(self) -> str:
@@ -209,9 +214,9 @@ def _parse_upstream(value: str) -> Upstream | None:
     found = UPSTREAM.fullmatch(value)
     if not found:
         return None
-    host, port, weight = found["host"], int(found["port"]), int(found["weight"] or 1)
+    host, port, weight = found["host"], int(found["port"]), int(found["weight"] or WEIGHT)
     try:
         ipaddress.IPv4Address(host)
     except ValueError:
         return None
-    return Upstream(host, port, weight) if 0 < port < 65536 and weight <= 256 else None
+    return Upstream(host, port, weight) if 0 < port < 65536 and weight <= MOST_WEIGHT else None

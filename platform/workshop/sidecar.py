@@ -26,7 +26,7 @@ import requests
 from workshop.files import write_atomically
 from workshop.logs import log_to_stdout
 from workshop.ports import HOST, free_port
-from workshop.registry import HEARTBEAT, Backend, NotRegistered, Registry, RegistryUnavailable, Upstream
+from workshop.registry import HEARTBEAT, WEIGHT, Backend, NotRegistered, Registry, RegistryUnavailable, Upstream
 from workshop.waiting import POLL
 
 START_TIMEOUT = 20  # seconds for a service to answer its first health check
@@ -54,7 +54,7 @@ class Instance:
     folder: str
     environment: dict[str, str]
     registry: str  # host:port
-    weight: int = 1
+    weight: int = WEIGHT
 
     def save(self, file: Path) -> None:
         write_atomically(file, json.dumps(asdict(self), indent=2))  # it holds secrets: readable by the owner only

@@ -76,6 +76,13 @@ class Stage:
             raise WorkshopError(f"{self.name} has no service {name!r}: it has {', '.join(programs)}.")
         return programs[name]
 
+    def service(self, name: str) -> Service:
+        """Return the service called `name`. Raises WorkshopError; for a worker, it names the worker's service."""
+        program = self.program(name)
+        if isinstance(program, Worker):
+            raise WorkshopError(f"{name} is a worker, which runs the build of {program.service}: name that instead.")
+        return program
+
 
 def stages() -> dict[str, Path]:
     """Return the folders of the stages in this repository by their short names: stage0, stage1, …"""

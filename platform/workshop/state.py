@@ -5,7 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TextIO
 
 import psutil
@@ -30,6 +30,8 @@ class Up:
     counts: dict[str, int]  # service or worker → the instances that it is to have
     settings: dict[str, str]  # environment variable → the value it was given when the stage was brought up
     ready: bool = False  # `up` has seen it answer
+    previous: dict[str, str] = field(default_factory=dict)  # service → the version before, to which `rollback` goes
+    canaries: dict[str, str] = field(default_factory=dict)  # service → the version that one instance tries out
 
     @property
     def url(self) -> str:
@@ -47,6 +49,21 @@ class Up:
     @property
     def registry(self) -> str:
         return f"127.0.0.1:{self.ports['registry']}"
+
+    def deployed(self, service: str, version: str) -> "Up":
+        """Return what is up once `version` of the service is: it becomes what runs, and what did the previous one."""
+        if version == self.versions[service]:
+            return self
+        previous = self.previous | {service: self.versions[service]}
+        return dataclasses.replace(self, versions=self.versions | {service: version}, previous=previous)
+
+    def refuse_canary(self, service: str) -> None:
+        """Raise WorkshopError when a canary of the service is being tried out: its end has to be decided first."""
+        if service in self.canaries:
+            raise WorkshopError(
+                f"{service} has a canary, {self.canaries[service]}: "
+                f"`./workshop promote {service}` or `./workshop abort {service}` comes first."
+            )
 
     def save(self) -> None:
         write_atomically(paths.STATE, json.dumps(dataclasses.asdict(self), indent=2))

@@ -42,6 +42,18 @@ def instances(stage: Stage) -> dict[str, list[InstanceStatus]]:
     return found
 
 
+def states(stage: Stage) -> dict[str, str]:
+    """Return the states alone, by instance or worker: to find their process ids takes ten times as long."""
+    servers, found = _servers(), {}
+    for process in supervisor.processes():
+        owner = process.name.split("_")[0]
+        if owner in stage.services:
+            found[process.name] = _instance_state(process, servers.get(owner, {}).get(process.name))
+        elif owner in stage.workers:
+            found[process.name] = _worker_state(process)
+    return found
+
+
 def report(stage: Stage, up: Up) -> dict:
     """Return what `status --json` prints."""
     programs = stage.services | stage.workers
@@ -88,14 +100,21 @@ def _servers() -> dict:
 
 
 def _instance(process: supervisor.Process, server: dict[str, str] | None) -> InstanceStatus:
-    state = balancer_state(server) if server else _supervised_state(process)
-    address = server["addr"] if server else None
+    state, address = _instance_state(process, server), server["addr"] if server else None
     return InstanceStatus(process.name, process.name.split("_")[1], address, _service_pid(process.pid), state)
 
 
 def _worker(process: supervisor.Process) -> InstanceStatus:
-    state = {"RUNNING": "UP", "STOPPING": "DRAIN"}.get(process.state) or _supervised_state(process)
-    return InstanceStatus(process.name, process.name.split("_")[1], None, process.pid or None, state)
+    version = process.name.split("_")[1]
+    return InstanceStatus(process.name, version, None, process.pid or None, _worker_state(process))
+
+
+def _instance_state(process: supervisor.Process, server: dict[str, str] | None) -> str:
+    return balancer_state(server) if server else _supervised_state(process)
+
+
+def _worker_state(process: supervisor.Process) -> str:
+    return {"RUNNING": "UP", "STOPPING": "DRAIN"}.get(process.state) or _supervised_state(process)
 
 
 def _supervised_state(process: supervisor.Process) -> str:

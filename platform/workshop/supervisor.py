@@ -82,7 +82,7 @@ class Program:
 class Process:
     """What the supervisor knows of a program."""
 
-    name: str
+    name: str  # of an instance or worker: <service or worker>_<version>_<id>
     state: str  # supervisord's: STARTING, RUNNING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL
     pid: int  # 0 when it does not run
 
@@ -156,8 +156,8 @@ def restart(names: list[str]) -> None:
                     raise
 
 
-def stop(names: list[str]) -> None:
-    """End programs, all at the same time, and wait until they have ended."""
+def begin_to_stop(names: list[str]) -> None:
+    """Have programs end, all at the same time, without waiting for it."""
     supervisord = _supervisord()
     for name in names:
         try:
@@ -165,6 +165,11 @@ def stop(names: list[str]) -> None:
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != Faults.NOT_RUNNING:
                 raise
+
+
+def stop(names: list[str]) -> None:
+    """End programs, all at the same time, and wait until they have ended."""
+    begin_to_stop(names)
     # supervisord itself sends SIGKILL after STOP_TIMEOUT: what is left then cannot be ended by anybody.
     if not wait_until(lambda: all(p.state in STOPPED for p in processes() if p.name in names), STOP_TIMEOUT + 5):
         raise WorkshopError(f"These do not end: {', '.join(names)}. See `./workshop logs`.")

@@ -1,3 +1,4 @@
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from parley.database import db, write_transaction
+from parley.models.message import Message
 from parley.models.user import User
 
 
@@ -29,6 +31,39 @@ def other(tmp_path):
 def test_the_migrations_make_what_the_models_say(environ):
     command = [sys.executable, "-m", "flask", "--app", "parley", "db", "check"]
     subprocess.run(command, cwd=Path(__file__).parent.parent, env=environ, check=True, timeout=30, capture_output=True)
+
+
+ANEW = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "9999", "{newest}"
+
+
+def upgrade():
+    with op.batch_alter_table("users") as batch:
+        batch.alter_column("nickname", type_=sa.String(length=64))
+"""
+
+
+def test_a_migration_waits_for_those_who_write_and_can_make_a_table_anew(environ, other, tmp_path, context, ann):
+    with write_transaction() as session:
+        session.add(Message(created_at=1, updated_at=1, source="hi", html="hi", user_id=ann))
+    stage = Path(__file__).parent.parent
+    shutil.copytree(stage / "migrations", tmp_path / "migrations")
+    versions = tmp_path / "migrations" / "versions"
+    newest = max(file.name[:4] for file in versions.glob("0*.py"))
+    (versions / "9999.py").write_text(ANEW.format(newest=newest))
+
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(3, other.rollback)  # longer than SQLite itself would wait, and than `flask` takes to start
+    timer.start()
+    command = [sys.executable, "-m", "flask", "--app", "parley", "db", "upgrade", "-d", tmp_path / "migrations"]
+    subprocess.run(command, cwd=stage, env=environ, check=True, timeout=30, capture_output=True)
+    timer.join()
+
+    assert other.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+    assert other.execute("SELECT user_id FROM messages").fetchone() == (ann,)
 
 
 def test_reading_takes_no_write_lock(context, other):

@@ -17,7 +17,7 @@ def test_each_instance_is_a_server_of_its_services_backend():
     config = haproxy.render(tiny(a=Upstream("127.0.0.1", 1), b=Upstream("127.0.0.1", 2, 5)), PORTS, FOLDER)
 
     backend = config[config.index("backend tiny") :]
-    assert "    server a 127.0.0.1:1 weight 1 check" in backend
+    assert "    server a 127.0.0.1:1 weight 100 check" in backend
     assert "    server b 127.0.0.1:2 weight 5 check" in backend
 
 

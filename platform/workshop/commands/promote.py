@@ -1,0 +1,12 @@
+import click
+
+from workshop import rollout, stage, state
+
+
+@click.command("promote", epilog="Example: ./workshop promote monolith")
+@click.argument("name", metavar="SERVICE")
+def command(name: str) -> None:
+    """Have all instances of SERVICE run the canary's version, with nobody noticing."""
+    with state.locked(f"promote {name}"):
+        up = state.load()
+        rollout.promote(stage.load(up.stage, up.counts), up, name, click.echo)
