@@ -9,12 +9,15 @@ from . import logs, presence
 from .api.messages import post
 from .auth import check_token
 from .errors import describe
-from .refusals import Invalid, NotSignedIn
+from .refusals import Invalid
 from .socket_server import socketio
 
 
 def on(event):
-    """Register the handler of an event: what it returns, or the failure it raises, is acknowledged and logged."""
+    """Register the handler of an event: what it returns, or the failure it raises, is acknowledged and logged.
+
+    A client whose token is refused is told so.
+    """
 
     def register(handler):
         @socketio.on(event)
@@ -26,6 +29,8 @@ def on(event):
             except Exception as error:  # described, and logged there if nobody expected it
                 sentence, status = describe(error)
                 acknowledgement = {"error": sentence, "status": status}
+                if status == 401:
+                    emit("expired_token")
             logs.log_event(event, status)
             return acknowledgement
 
@@ -64,9 +69,5 @@ def disconnect(*_):
 
 
 def signed_in_user(token):
-    """Return the id of the token's user; a client whose token is refused is told so. Raises NotSignedIn."""
-    try:
-        return check_token(token)["user_id"]
-    except NotSignedIn:
-        emit("expired_token")
-        raise
+    """Return the id of the token's user; raises NotSignedIn."""
+    return check_token(token)["user_id"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from flask import current_app
 
 from . import background, services
-from .refusals import NotSignedIn, Unavailable
+from .refusals import Declined, NotSignedIn, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def init_app(app):
 def mark_seen(user_id):
     """Note that a user was here; raises NotSignedIn for one that users does not know.
 
-    Only the first time users is asked at once. If it does not answer, the token's signature is enough.
+    Only the first time users is asked at once. If it does not answer, or can't, the token's signature is enough.
     """
     seen = current_app.extensions["seen"]
     seen.waiting.add(user_id)
@@ -38,7 +38,7 @@ def mark_seen(user_id):
         return
     try:
         tell()
-    except Unavailable as error:
+    except (Declined, Unavailable) as error:
         log.warning("User %d taken for known: %s", user_id, error)
         return
     if user_id not in seen.known:

@@ -1,13 +1,16 @@
 """The repository as such: style, shell scripts, locked dependencies."""
 
+import ast
 import re
 import shutil
 import subprocess
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
-from workshop import cli, paths
+from workshop import cli, paths, stage
 
 REPOSITORY = paths.REPOSITORY
 SHELL_SCRIPTS = ["workshop", "platform/provision.sh", ".ci/run", *map(str, REPOSITORY.glob("platform/**/*.sh"))]
@@ -33,6 +36,67 @@ def test_every_requirement_of_a_stage_is_pinned_as_in_the_lock_file():
     for file in files:
         for line in file.read_text().split():
             assert line in locked, f"{file}: {line}"
+
+
+SERVICES = list(stage.load("stage2").services.values())
+each_service = pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+
+# What comes with a distribution that is named, and what is needed without being imported.
+COMES_WITH = {
+    "alembic": "flask-migrate",
+    "markupsafe": "flask",
+    "python-engineio": "flask-socketio",
+    "python-socketio": "flask-socketio",
+    "sqlalchemy": "flask-sqlalchemy",
+    "werkzeug": "flask",
+}
+NEEDED_BY = {
+    "flask": {"gevent", "gunicorn"},  # its server
+    "flask-socketio": {"simple-websocket"},
+    "flask-sqlalchemy": {"psycopg", "psycopg-binary"},  # the databases may be PostgreSQL
+    "markdown-it-py": {"linkify-it-py"},
+}
+
+
+def imported_names(file):
+    """Return the names that a file imports; relative ones begin with a dot."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{node.module}." if node.module else ""
+            yield from (f"{'.' * node.level}{base}{alias.name}" for alias in node.names)
+
+
+def imported_packages(service):
+    """Return the top-level packages that a service imports, itself or in the modules of common that it uses."""
+    common = service.shared[0]
+    files = [*service.folder.glob("parley/**/*.py"), *service.folder.glob("migrations/**/*.py"), common / "server.py"]
+    packages = set()
+    for file in files:  # grows while we read
+        for name in imported_names(file):
+            package, module = f"{name}.".split(".")[:2]
+            packages |= {package} - {""}
+            is_shared = package == "common" or (package == "" and file.parent == common)
+            if is_shared and (path := common / f"{module}.py").exists() and path not in files:
+                files.append(path)
+    return packages - sys.stdlib_module_names
+
+
+@each_service
+def test_a_service_imports_nothing_of_another_one_and_names_what_it_imports(service):
+    distributions = packages_distributions()
+    packages = imported_packages(service) - {"parley", "common"}
+    assert packages <= set(distributions)
+    imported = {distributions[package][0].lower().replace("_", "-") for package in packages}
+    named = {line.split("==")[0] for line in (service.folder / "requirements.txt").read_text().split()}
+    expected = {name for name in imported if COMES_WITH.get(name) not in imported}
+    assert named == expected.union(*(NEEDED_BY.get(name, ()) for name in imported))
+
+
+@each_service
+def test_a_service_uses_no_store_of_another_one(service):
+    assert service.stores.items() <= {"DATABASE_URL": service.name, "REDIS_URL": "queue"}.items()
 
 
 def test_every_package_in_the_lock_files_has_a_hash_and_no_address():

@@ -6,14 +6,19 @@ import click
 from workshop import paths
 
 # What is run, one pytest after the other: each folder of tests is independent of the others.
+STAGE0 = (["stage0-monolith/tests"],)
+STAGE2 = tuple(
+    [f"stage2-microservices/{folder}/tests"] for folder in ("common", "ui", "tokens", "users", "messages", "socketio")
+)
 PARTS = {
-    "unit": (["stage0-monolith/tests"], ["platform/tests/unit"]),
-    "stage0": (["stage0-monolith/tests"],),
+    "unit": (*STAGE0, *STAGE2, ["platform/tests/unit"]),
+    "stage0": STAGE0,
+    "stage2": STAGE2,
     "platform": (["platform/tests"],),
     "contract": (["platform/contract"],),
 }
-ALL = (["stage0-monolith/tests"], ["platform/tests", "platform/contract"])
-WITHOUT_BROWSER = ("unit", "stage0")
+ALL = (*STAGE0, *STAGE2, ["platform/tests", "platform/contract"])
+WITHOUT_BROWSER = ("unit", "stage0", "stage2")
 SLOWEST = 15  # tests whose times are printed
 
 
@@ -25,7 +30,8 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
 
     \b
     unit      fast, no servers but Redis        stage0     the monolith's own tests
-    platform  real HAProxy, etcd and Redis      contract   the API of the running application
+    platform  real HAProxy, etcd and Redis      stage2     each service's own tests
+    contract  the API of the running application
     """
     what, options = (words[0], words[1:]) if words and not words[0].startswith("-") else (None, words)
     if what and what not in PARTS:

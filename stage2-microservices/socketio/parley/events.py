@@ -8,13 +8,16 @@ from flask_socketio import emit
 from common import logs, services
 from common.auth import check_token
 from common.errors import describe
-from common.refusals import Invalid, NotSignedIn
+from common.refusals import Invalid
 
 from .socket_server import socketio
 
 
 def on(event):
-    """Register the handler of an event: what it returns, or the failure it raises, is acknowledged and logged."""
+    """Register the handler of an event: what it returns, or the failure it raises, is acknowledged and logged.
+
+    A client whose token is refused is told so.
+    """
 
     def register(handler):
         @socketio.on(event)
@@ -26,6 +29,8 @@ def on(event):
             except Exception as error:  # described, and logged there if nobody expected it
                 sentence, status = describe(error)
                 acknowledgement = {"error": sentence, "status": status}
+                if status == 401:  # also when it was messages that refused the token: it may have a newer list
+                    emit("expired_token")
             logs.log_event(event, status)
             return acknowledgement
 
@@ -71,12 +76,8 @@ def disconnect(*_):
 
 
 def signed_in_user(token):
-    """Return the id of the token's user; a client whose token is refused is told so. Raises NotSignedIn."""
-    try:
-        return check_token(token)["user_id"]
-    except NotSignedIn:
-        emit("expired_token")
-        raise
+    """Return the id of the token's user; raises NotSignedIn."""
+    return check_token(token)["user_id"]
 
 
 def presence(user_id):

@@ -12,7 +12,7 @@ from common.auth import token_optional, token_required
 from common.database import db, time_of_change, write_transaction
 from common.parameters import MAX_ID, MAX_TIME, json_body, query_ids, query_int
 from common.push import push_model
-from common.refusals import Forbidden, NotFound, NotSignedIn, Taken, Unavailable
+from common.refusals import Declined, Forbidden, NotFound, NotSignedIn, Taken, Unavailable
 
 from .. import attempts, presence
 from ..models.sign_out import deliver_sign_outs, sign_out_everywhere
@@ -151,6 +151,6 @@ def save_changes(user_id, changes):
     if "password_hash" in changes:
         try:
             deliver_sign_outs()
-        except Unavailable as error:
+        except (Declined, Unavailable) as error:
             log.warning("User %d is signed out later: %s", user_id, error)
     return user
