@@ -16,6 +16,13 @@ from common.database import db
 from common.tests.helpers import Auth, Others, Redis
 
 SECRET = "a-key-for-the-tests-and-nothing-else"  # noqa: S105
+# What every service is configured with. Nobody listens at that address: the stand-in answers instead.
+OWN = {
+    "SERVICE": "service",
+    "INSTANCE": "service_v1_test",
+    "INTERNAL_URL": "http://127.0.0.1:1",
+    "JWT_SECRET_KEY": SECRET,
+}
 
 
 @pytest.fixture(scope="session")
@@ -59,15 +66,6 @@ def migrated_database(tmp_path_factory, flask_db):
 def database_url(migrated_database, tmp_path):
     """The URL of an empty database."""
     return f"sqlite:///{shutil.copy(migrated_database, tmp_path / 'parley.db')}"
-
-
-# What every service is configured with. Nobody listens at that address: the stand-in answers instead.
-OWN = {
-    "SERVICE": "service",
-    "INSTANCE": "service_v1_test",
-    "INTERNAL_URL": "http://127.0.0.1:1",
-    "JWT_SECRET_KEY": SECRET,
-}
 
 
 @pytest.fixture
