@@ -56,16 +56,16 @@ def rollback(stage: Stage, up: Up, name: str, say: Progress) -> None:
     _roll(stage, after, name, say)
 
 
-def canary(stage: Stage, up: Up, name: str, percent: int, say: Progress) -> None:
-    """Have one instance of the code as it is now answer so many percent of the requests; keep one that is there."""
+def canary(stage: Stage, up: Up, name: str, wanted: str | None, percent: int, say: Progress) -> None:
+    """Have one instance of the code as it is now, or of the version that is wanted, answer so many percent."""
     service = stage.service(name)
     _refuse_stopped(name)
     if any(instance.version == up.canaries.get(name) for instance in _instances(stage, name)):
         say(f"{name} has a canary already.")
         return
-    version = up.canaries.get(name) or builds.build(service)
+    version = up.canaries.get(name) or wanted or builds.build(service)
     if version == up.versions[name]:
-        raise WorkshopError(f"{name} runs {version}, and nothing has changed since: there is nothing to try out.")
+        raise WorkshopError(f"{name} runs {version}, there is nothing to try out: change its code first.")
     if any(instance.version != up.versions[name] for instance in _instances(stage, name)):
         raise WorkshopError(
             f"An upgrade of {name} was interrupted: `./workshop upgrade {name}` or `./workshop rollback {name}` first."

@@ -21,7 +21,8 @@ INTERVAL = 0.5  # seconds between two looks into the log
     show_default=True,
     help="How many percent of the requests it gets.",
 )
-def command(name: str, percent: int) -> None:
+@click.option("--to", "version", metavar="vN", help="A version that has been built; default: the code as it is now.")
+def command(name: str, percent: int, version: str | None) -> None:
     """Try out SERVICE's code as it is now with one instance, and compare how the versions do.
 
     On a terminal, the comparison is shown until `promote` or `abort` is given in another one; Ctrl-C ends the showing,
@@ -29,7 +30,7 @@ def command(name: str, percent: int) -> None:
     """
     with state.locked(f"canary {name}"):
         up = state.load()
-        rollout.canary(stage.load(up.stage, up.counts), up, name, percent, click.echo)
+        rollout.canary(stage.load(up.stage, up.counts), up, name, version, percent, click.echo)
         version = state.load().canaries[name]
     console, counters = Console(), Counters(supervisor.log_file("haproxy"), name, version)
     if console.is_terminal:

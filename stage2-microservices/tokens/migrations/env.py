@@ -4,6 +4,7 @@ from alembic import context
 from flask import current_app
 
 db = current_app.extensions["migrate"].db
+LOCK_WAIT = 30  # seconds; the instances write meanwhile, each for about a millisecond
 
 
 def drop_empty_revision(_context, _revision, directives):
@@ -12,7 +13,12 @@ def drop_empty_revision(_context, _revision, directives):
         directives.clear()
 
 
-with db.engine.connect() as connection:
+# The transaction begins with a read, of the revision: without the lock from its beginning on, it could not write once
+# somebody else has written since.
+with db.engine.connect().execution_options(lock_wait=LOCK_WAIT) as connection:
+    if db.engine.dialect.name == "sqlite":
+        # Batch mode makes a table anew: that the old one is dropped must not count as deleting its rows.
+        connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
     context.configure(
         connection=connection,
         target_metadata=db.metadata,
