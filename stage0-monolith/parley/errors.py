@@ -5,6 +5,7 @@ import sqlite3
 
 from flask import g, jsonify
 from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from . import refusals
@@ -25,9 +26,10 @@ SENTENCES = {
     405: "This address does not answer that method.",
     413: "The request is too large.",
 }
-# What SQLite says that trying again would not change, by its error code.
+# What trying again would not change, by the error codes of SQLite and PostgreSQL.
 DATABASE = {
     sqlite3.SQLITE_FULL: "The disk of the database is full. Nothing can be stored until there is room again.",
+    "53100": "The disk of the database is full. Nothing can be stored until there is room again.",
     sqlite3.SQLITE_CORRUPT: "The database is damaged. It has to be restored.",
     sqlite3.SQLITE_NOTADB: "The database is damaged. It has to be restored.",
 }
@@ -70,9 +72,16 @@ def describe(error):
     if isinstance(error, refusals.Refusal):
         return str(error), STATUS[type(error)]
     # A damaged SQLite file raises the general DatabaseError; its other subclasses are our own mistakes.
-    if isinstance(error, OperationalError) or type(error) is DatabaseError:
+    if isinstance(error, OperationalError | PoolTimeout) or type(error) is DatabaseError:
         log.error("The database did not do its work: %s", error)
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest of an extended code tells details
-        return DATABASE.get(code, "The database is busy or away. Please try again in a moment."), 503
+        return DATABASE.get(database_code(error), "The database is busy or away. Please try again in a moment."), 503
     log.exception("Unexpected error", exc_info=error)
     return "Something went wrong on our side. Please try again.", 500
+
+
+def database_code(error):
+    """Return the error code of SQLite or PostgreSQL; None when the database was not even asked."""
+    original = getattr(error, "orig", None)
+    if hasattr(original, "sqlite_errorcode"):
+        return original.sqlite_errorcode & 0xFF  # the rest of an extended code tells details
+    return getattr(original, "sqlstate", None)
