@@ -38,6 +38,8 @@ max_connections = 1000
 shared_buffers = 32MB
 min_wal_size = 32MB
 max_wal_size = 64MB
+# After a crash it first has the disk write what the kernel still keeps: in one call, not for each of a thousand files.
+recovery_init_sync_method = syncfs
 # The statements are short: compiling one takes longer than running it.
 jit = off
 # A single server: nothing is replicated.
