@@ -9,12 +9,16 @@ import signal
 import subprocess
 import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, create_engine
 
 from workshop.ports import free_port
+from workshop.sidecar import Instance
 from workshop.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -28,6 +32,7 @@ SETTINGS = {"LINK_ALLOWED_NETWORKS": "127.0.0.0/8"}
 
 def pytest_addoption(parser) -> None:
     parser.addoption("--stage", default="stage0", choices=DIFFERENCES, help="what the contract is tested against")
+    parser.addoption("--db", default="sqlite", choices=["sqlite", "postgres"], help="where the stage keeps its data")
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Workshop:
     repository: Path
     run_folder: Path
     stage: str = "stage0"
+    db: str = "sqlite"
 
     def popen(self, *arguments: str, **options) -> subprocess.Popen:
         environment = os.environ | SETTINGS | {"WORKSHOP_RUN_DIR": str(self.run_folder)}
@@ -64,7 +70,7 @@ class Workshop:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def up(self, *arguments: str) -> dict:
-        self.run("up", self.stage, *arguments)
+        self.run("up", self.stage, "--db", self.db, *arguments)
         return self.status()
 
     def status(self) -> dict:
@@ -81,6 +87,18 @@ class Workshop:
 
     def instances(self, service: str = "monolith") -> list[dict]:
         return next(s["instances"] for s in self.status()["services"] if s["name"] == service)
+
+    def environment(self, service: str) -> dict[str, str]:
+        """Return what an instance of the service was told, such as the addresses of its stores."""
+        instance = self.instances(service)[0]["id"]
+        return Instance.load(self.run_folder / "instances" / f"{instance}.json").environment
+
+    @contextmanager
+    def database(self, service: str) -> Iterator[Engine]:
+        """Reach the database of a service, whichever it is."""
+        engine = create_engine(self.environment(service)["DATABASE_URL"])
+        yield engine
+        engine.dispose()
 
     def processes(self) -> list[int]:
         """Return every process that belongs to this workshop, whoever its parent is by now."""
@@ -164,7 +182,7 @@ def copied_workshop():
 def running_stage(pytestconfig):
     """A stage that is up for the whole test run; `stage` gives it in its usual shape."""
     made = make_workshop()
-    made.stage = pytestconfig.getoption("stage")
+    made.stage, made.db = pytestconfig.getoption("stage"), pytestconfig.getoption("db")
     made.up()
     yield made
     made.destroy()

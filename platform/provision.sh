@@ -17,6 +17,7 @@ packages=(
     "python3-venv: keeps their Python packages apart from the system's"
     "haproxy: the load balancer"
     "redis-server: the message queue"
+    "postgresql: the databases, for up --db postgres"
     "etcd-server: the service registry"
     "etcd-client: to look into the registry by hand"
 )
@@ -58,21 +59,30 @@ run_showing() {
     fi
 }
 
-# Debian starts a server as it is installed, on its default port: ours are started by `./workshop up`, on others.
+# Puts a file into the system, until this script ends.
+temporary=()
+put_for_now() {
+    local file=$1 content=$2
+    temporary+=("$file")
+    trap 'as_root rm -f "${temporary[@]}"' EXIT
+    as_root mkdir -p "$(dirname "$file")"
+    echo "$content" | as_root tee "$file" >/dev/null
+    as_root chmod 755 "$file"
+}
+
+# Debian starts a server as it is installed, on its default port, and makes databases for PostgreSQL: ours are started
+# by `./workshop up`, on other ports, and have their data in .run/.
 install_packages() {
     local policy=/usr/sbin/policy-rc.d package
-    if [ ! -e $policy ]; then
-        trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
-        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
-        as_root chmod 755 $policy
-    fi
+    [ -e $policy ] || put_for_now $policy $'#!/bin/sh\nexit 101'
+    put_for_now /etc/postgresql-common/createcluster.d/workshop.conf 'create_main_cluster = false'
     run_showing '^(Get|Hit)' as_root apt-get update || return 1
     run_showing '^(Unpacking|Setting up)' as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" || return 1
     if [ -d /run/systemd/system ]; then
         for package in "$@"; do
             case $package in
-                haproxy | redis-server) as_root systemctl disable --now --quiet "$package" ;;
+                haproxy | redis-server | postgresql) as_root systemctl disable --now --quiet "$package" ;;
                 etcd-server) as_root systemctl disable --now --quiet etcd ;;
             esac
         done

@@ -4,10 +4,9 @@ In two places only it is not enough: `store` writes what would take the API a da
 """
 
 import secrets
-import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partialmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -319,9 +318,8 @@ def vanished(running_stage, until):
 @pytest.fixture
 def store(running_stage, differences):
     """The database of messages: for what would take the API a day, or can't be done through it within one second."""
-    file = running_stage.run_folder / "data" / differences["messages_database"]
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as connection:  # rw: never a new one
-        yield connection
+    with running_stage.database(differences["services"]["/api/messages"]) as database:
+        yield database
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import text
 
 FIELDS = {"id", "created_at", "updated_at", "source", "html", "user_id", "_links"}
 
@@ -33,19 +34,17 @@ def crowd(ann, store):
     """The ids of 3,000 messages that share a second, an hour ago; put there as copies of one that was posted."""
     message = ann.say("crowd")
     values = {"id": message["id"], "second": message["updated_at"] - 3600, "count": 3000}
-    with store:
-        store.execute(
-            """
-            WITH RECURSIVE number(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < :count)
-            INSERT INTO messages (created_at, updated_at, source, html, user_id)
-            SELECT :second, :second, source, html, user_id FROM number, messages WHERE id = :id
-            """,
-            values,
-        )
-    ids = [row[0] for row in store.execute("SELECT id FROM messages WHERE updated_at = :second ORDER BY id", values)]
+    insert = """
+        WITH RECURSIVE number(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < :count)
+        INSERT INTO messages (created_at, updated_at, source, html, user_id)
+        SELECT :second, :second, source, html, user_id FROM number, messages WHERE id = :id
+    """
+    with store.begin() as connection:
+        connection.execute(text(insert), values)
+        ids = connection.scalars(text("SELECT id FROM messages WHERE updated_at = :second ORDER BY id"), values).all()
     yield SimpleNamespace(second=values["second"], ids=ids)
-    with store:
-        store.execute("DELETE FROM messages WHERE updated_at = :second", values)
+    with store.begin() as connection:
+        connection.execute(text("DELETE FROM messages WHERE updated_at = :second"), values)
 
 
 def position(message: dict) -> tuple[int, int]:
@@ -208,9 +207,9 @@ def test_a_cursor_goes_before_the_time(anonymous, crowd):
 def test_only_messages_of_the_last_day_are_listed(ann, anonymous, store):
     old, young = ann.say("old"), ann.say("young")
     for message, hours in ((old, 25), (young, 23)):
-        with store:
-            changed = message["updated_at"] - hours * 3600
-            store.execute("UPDATE messages SET updated_at = ? WHERE id = ?", (changed, message["id"]))
+        values = {"id": message["id"], "changed": message["updated_at"] - hours * 3600}
+        with store.begin() as connection:
+            connection.execute(text("UPDATE messages SET updated_at = :changed WHERE id = :id"), values)
 
     def listed() -> set[int]:
         return {

@@ -5,16 +5,16 @@ import secrets
 import shutil
 import signal
 import socket
-import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psutil
 import pytest
 import requests
 from contract.conftest import Client, Listener, Site, http_session, serving
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 from tests.load import (
     INSIDE,
     Watch,
@@ -155,26 +155,30 @@ def test_a_post_that_is_repeated_with_its_key_after_a_kill_is_stored_once(stage,
             writer.result()
     print_figure(f"3 kills, each POST repeated with its key: {len(sent)} messages, {sum(repeats)} repeats")
     assert sum(repeats)
-    with sqlite3.connect(stage.run_folder / "data/parley.db") as database:
-        stored = database.execute("SELECT source FROM messages WHERE user_id = ?", [ann.id]).fetchall()
-    assert sorted(source for (source,) in stored) == sorted(sent)
+    with stage.database("monolith") as database, database.connect() as connection:
+        stored = connection.scalars(text("SELECT source FROM messages WHERE user_id = :id"), {"id": ann.id}).all()
+    assert sorted(stored) == sorted(sent)
 
 
-def freeze(pid: int, database: Path) -> None:
+# What takes the lock for which all writers wait; PostgreSQL has none.
+TAKE_LOCK = {"sqlite": ["PRAGMA busy_timeout = 1000", "BEGIN IMMEDIATE"], "postgresql": []}
+
+
+def freeze(pid: int, database: Engine) -> None:
     """Freeze an instance, but not in the moment in which it holds the database's lock: all writers would wait then."""
     while True:
         os.killpg(pid, signal.SIGSTOP)
-        with sqlite3.connect(database, timeout=1) as connection:
+        with database.connect() as connection:
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                for statement in TAKE_LOCK[database.dialect.name]:
+                    connection.exec_driver_sql(statement)
                 return
-            except sqlite3.OperationalError:
+            except OperationalError:
                 os.killpg(pid, signal.SIGCONT)
 
 
 def test_a_frozen_instance_costs_those_inside_it_a_504_and_is_replaced(stage, print_figure, until):
-    database = stage.run_folder / "data/parley.db"
-    with Probe(stage.url) as probe:
+    with stage.database("monolith") as database, Probe(stage.url) as probe:
         probe.run_for(1)
         victim = stage.instances()[0]
         freeze(victim["pid"], database)

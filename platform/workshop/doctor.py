@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from workshop import binaries, lifecycle, paths, ports, state, stores, supervisor
+from workshop import binaries, lifecycle, paths, ports, postgres, state, stores, supervisor
 from workshop.errors import WorkshopError
 
 READY, MEND, ADMINISTRATOR = 0, 1, 2
@@ -42,14 +42,16 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything."""
-    findings = [*machine(), *what_up_needs()]
+    findings = [*machine(), *what_up_needs(), postgresql()]
     if run_folder().severity == READY:  # otherwise it may not even be readable
         findings += [*databases(), *what_is_up()]
     return findings
 
 
-def stop_or_warn(say: lifecycle.Progress) -> None:
+def stop_or_warn(db: str, say: lifecycle.Progress) -> None:
     """Raise WorkshopError for what no stage can run with; say what else is not well."""
+    if db == "postgres" and (problem := postgres.problem()):
+        raise WorkshopError(f"{problem}.")
     for finding in what_up_needs():
         if finding.stops_up:
             raise WorkshopError(str(finding))
@@ -96,6 +98,13 @@ def binary(name: str) -> Finding:
             True,
         )
     return Finding(READY, f"{name} {version}")
+
+
+def postgresql() -> Finding:
+    """Look whether `up --db postgres` would do; everything else is ready without."""
+    if problem := postgres.problem():
+        return Finding(READY, f"no `up --db postgres` here: {problem}")
+    return Finding(READY, f"PostgreSQL {postgres.version()}, for `up --db postgres`")
 
 
 def repository() -> Finding:

@@ -14,6 +14,7 @@ from workshop import (
     builds,
     paths,
     ports,
+    postgres,
     processes,
     programs,
     registry,
@@ -28,6 +29,7 @@ from workshop.stage import Service, Stage
 from workshop.state import Up
 from workshop.waiting import wait_until
 
+DB = "sqlite"  # where data is kept, unless it is said otherwise
 PUBLIC_PORT = 8080  # if it is free and no other is asked for; statistics are one above
 START_TIMEOUT = 30  # seconds for a stage, or new instances, to be in rotation; measured: 3
 MIGRATE_TIMEOUT = 120  # seconds
@@ -38,7 +40,7 @@ FAILED = ("BACKOFF", "EXITED", "FATAL")  # supervisord's states of a program tha
 Progress = Callable[[str], None]
 
 
-def up(stage: Stage, db: str, driver: str, port: int | None, say: Progress) -> Up:
+def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progress) -> Up:
     """Bring up a stage; what is up already stays as it is. Raises WorkshopError, and leaves nothing running then."""
     clean_after_crash(say)
     if paths.STATE.exists():
@@ -50,12 +52,16 @@ def up(stage: Stage, db: str, driver: str, port: int | None, say: Progress) -> U
         if missing := stage.services.keys() - current.counts.keys():
             names = ", ".join(sorted(missing))
             raise WorkshopError(f"{current.stage} is up already, without {names}: `./workshop down` comes first.")
+        if db and db != current.db:
+            raise WorkshopError(f"{current.stage} is up already, with {current.db}: `./workshop down` comes first.")
         say(f"{current.stage} is up already.")
         return current
     defaults = {name: value for service in stage.services.values() for name, value in service.settings.items()}
     settings = {name: os.environ.get(name, default) for name, default in defaults.items()}
     counts = {name: program.instances for name, program in (stage.services | stage.workers).items()}
-    refuse_damaged(stage)
+    db = db or DB
+    if db == "sqlite":
+        refuse_damaged(stage)
     new = Up(stage.name, driver, db, _choose_ports(port, say), {}, counts, settings)
     try:
         _bring_up(stage, new, say)
@@ -87,16 +93,16 @@ def remains() -> str | None:
 
 
 def refuse_damaged(stage: Stage) -> None:
-    """Raise WorkshopError when a database is damaged: nothing is to be written into it."""
+    """Raise WorkshopError when an SQLite database is damaged: nothing is to be written into it."""
     for service in stage.services.values():
         for file in stores.sqlite_files(stage, service):
-            if file.exists() and (problem := stores.damage(file, is_migrated=_migrated(service).exists())):
+            if file.exists() and (problem := stores.damage(file, is_migrated=_migrated(service, "sqlite").exists())):
                 raise WorkshopError(f"{problem}: {stores.REPAIR}.")
 
 
-def _migrated(service: Service) -> Path:
+def _migrated(service: Service, db: str) -> Path:
     """Return the file that names the build to whose schema the service's database has been brought."""
-    return paths.DATA / f"{service.name}.migrated"
+    return stores.data_folder(db) / f"{service.name}.migrated"
 
 
 def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
@@ -115,6 +121,8 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
     own = stores.programs(stage, new) + programs.platform()
     supervisor.add(own)
     say(f"started: {', '.join(program.name for program in own)}")
+    if new.db == "postgres":
+        _make_databases(stage, new)
     for service in stage.services.values():
         migrate(stage, service, new, say)
     added = [program for name in new.counts for program in programs.of(stage, name, new, new.counts[name])]
@@ -126,6 +134,17 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
     new.save()
 
 
+def _make_databases(stage: Stage, up: Up) -> None:
+    """Have a database for each store in PostgreSQL, as soon as that is there; a new one is not migrated yet."""
+    port = up.ports["postgres"]
+    if not _wait_watching(lambda: postgres.accepts_connections(port), ["postgres"]):
+        raise WorkshopError(f"postgres is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines('postgres')}")
+    new = postgres.make_databases(stores.databases(stage), port)
+    for service in stage.services.values():
+        if set(new) & set(stores.databases(stage, service)):
+            _migrated(service, up.db).unlink(missing_ok=True)
+
+
 def _choose_ports(port: int | None, say: Progress) -> dict[str, int]:
     problem = ports.problem(port or PUBLIC_PORT)
     if port and problem:
@@ -134,7 +153,7 @@ def _choose_ports(port: int | None, say: Progress) -> dict[str, int]:
     if not port and problem:
         say(f"{problem}: {public} instead.")
     chosen = {"public": public, "statistics": ports.free_port(public + 1, avoid=[public])}
-    for name in ("internal", "registry", "registry_peer", "queue"):
+    for name in ("internal", "registry", "registry_peer", "queue", "postgres"):
         chosen[name] = ports.free_port(avoid=chosen.values())
     return chosen
 
@@ -142,8 +161,8 @@ def _choose_ports(port: int | None, say: Progress) -> dict[str, int]:
 def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
     """Bring the service's database to the schema of its build, once per build: one migrator, however many instances."""
     version = up.versions[service.name]
-    done = _migrated(service)
-    are_there = all(file.exists() for file in stores.sqlite_files(stage, service))
+    done = _migrated(service, up.db)
+    are_there = up.db == "postgres" or all(file.exists() for file in stores.sqlite_files(stage, service))
     if not service.migrate or (done.exists() and done.read_text() == version and are_there):
         return
     if not are_there:
@@ -177,20 +196,25 @@ def wait_until_up(stage: Stage, names: Collection[str], watched: Collection[str]
     Raises WorkshopError with the last lines of the log when one is not in time, or as soon as one of those `watched`
     has ended, although the supervisor would go on starting it.
     """
+    if not _wait_watching(lambda: not _not_up(stage, names), watched):
+        late = _not_up(stage, names)[0]
+        raise WorkshopError(f"{late} is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines(late)}")
+
+
+def _wait_watching(condition: Callable[[], bool], watched: Collection[str]) -> bool | None:
+    """Wait for a condition; raises WorkshopError as soon as one of the programs `watched` has ended."""
     first_pid: dict[str, int] = {}
 
-    def all_up() -> bool:
+    def is_met() -> bool:
         for process in supervisor.processes():
             if process.name not in watched:
                 continue
             is_another = process.pid and first_pid.setdefault(process.name, process.pid) != process.pid
             if process.state in FAILED or is_another:
                 raise WorkshopError(f"{process.name} does not start. Its last lines:\n{last_lines(process.name)}")
-        return not _not_up(stage, names)
+        return condition()
 
-    if not wait_until(all_up, START_TIMEOUT):
-        late = _not_up(stage, names)[0]
-        raise WorkshopError(f"{late} is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines(late)}")
+    return wait_until(is_met, START_TIMEOUT)
 
 
 def _not_up(stage: Stage, names: Collection[str]) -> list[str]:

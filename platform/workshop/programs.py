@@ -15,7 +15,7 @@ from workshop.supervisor import Program
 
 ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is mistaken for something else when read aloud
 ID_LENGTH = 4
-OWN = ("etcd", "redis", "haproxy", "balancer")  # the programs that are no instance of anything
+OWN = ("etcd", "redis", "postgres", "haproxy", "balancer")  # the programs that are no instance of anything
 
 
 def platform() -> list[Program]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workshop import paths, registry
+from workshop import paths, postgres, registry
 from workshop.errors import WorkshopError
 
 FILE = "stage.toml"
@@ -15,7 +15,7 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 PREFIX = re.compile(r"/[A-Za-z0-9._~/-]*")
 BALANCE = ("roundrobin", "leastconn", "source")
 STORE_KINDS = ("sql", "redis")
-RESERVED = registry.RESERVED | {"etcd", "redis", "haproxy", "balancer", "supervisord"}
+RESERVED = registry.RESERVED | postgres.RESERVED | {"etcd", "redis", "haproxy", "balancer", "supervisord"}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Up:
     stage: str
     driver: str
     db: str
-    ports: dict[str, int]  # public, internal, statistics, registry, registry_peer, queue
+    ports: dict[str, int]  # public, internal, statistics, registry, registry_peer, queue, postgres
     versions: dict[str, str]  # service → the version that its instances run
     counts: dict[str, int]  # service or worker → the instances that it is to have
     settings: dict[str, str]  # environment variable → the value it was given when the stage was brought up

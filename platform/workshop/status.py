@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from workshop import paths, ports, stores, supervisor
+from workshop import paths, ports, postgres, stores, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.stage import Service, Stage
 from workshop.state import Up
@@ -134,9 +134,12 @@ def _stores(stage: Stage, up: Up) -> list[dict]:
     """Return the registry and the stores; a process is UP when it accepts connections, a file when it is whole."""
     queue, registry = (f"127.0.0.1:{up.ports[name]}" for name in ("queue", "registry"))
     rows = [("registry", registry, ports.answers(up.ports["registry"]))]
+    is_there = up.db == "postgres" and postgres.accepts_connections(up.ports["postgres"])
     for name, store in stage.stores.items():
         if store.kind == "redis":
             rows.append((name, queue, ports.answers(up.ports["queue"])))
+        elif up.db == "postgres":
+            rows.append((name, f"127.0.0.1:{up.ports['postgres']}", is_there))
         else:
             file = stores.sqlite_file(name)
             is_whole = file.exists() and not stores.damage(file, timeout=FILE_TIMEOUT)

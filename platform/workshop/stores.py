@@ -1,11 +1,14 @@
-"""The stores that services keep their data in, and the registry: how each is started, and where it is reached."""
+"""The stores that services keep their data in, and the registry: how each is started, and where it is reached.
+
+What there is to say about PostgreSQL stands in postgres.py.
+"""
 
 import contextlib
 import sqlite3
 import time
 from pathlib import Path
 
-from workshop import paths
+from workshop import paths, postgres
 from workshop.files import write_atomically
 from workshop.ports import HOST
 from workshop.secrets import secret
@@ -31,13 +34,26 @@ def programs(stage: Stage, up: Up) -> list[Program]:
     wanted = [_etcd(up)]
     if any(store.kind == "redis" for store in stage.stores.values()):
         wanted.append(_redis(up))
+    if up.db == "postgres":
+        wanted.append(postgres.program(up.ports["postgres"]))
     return wanted
 
 
 def environment(stage: Stage, service: Service, up: Up) -> dict[str, str]:
     """Return the environment variables that tell a service the addresses of its stores."""
-    addresses = {"redis": _redis_url, "sql": _sqlite_url}
+    addresses = {"redis": _redis_url, "sql": _sql_url}
     return {variable: addresses[stage.stores[name].kind](name, up) for variable, name in service.stores.items()}
+
+
+def databases(stage: Stage, service: Service | None = None) -> list[str]:
+    """Return the names of the databases that the stage has, or that the service may use."""
+    names = service.stores.values() if service else stage.stores
+    return [name for name in names if stage.stores[name].kind == "sql"]
+
+
+def data_folder(db: str) -> Path:
+    """Return what lies below .run/data/ of this kind of database: each has its own data."""
+    return postgres.KEPT if db == "postgres" else paths.DATA
 
 
 def sqlite_file(name: str) -> Path:
@@ -47,7 +63,7 @@ def sqlite_file(name: str) -> Path:
 
 def sqlite_files(stage: Stage, service: Service) -> list[Path]:
     """Return where the service's databases lie."""
-    return [sqlite_file(name) for name in service.stores.values() if stage.stores[name].kind == "sql"]
+    return [sqlite_file(name) for name in databases(stage, service)]
 
 
 def damage(file: Path, is_migrated: bool = False, timeout: float = 10) -> str | None:
@@ -79,7 +95,9 @@ def damage(file: Path, is_migrated: bool = False, timeout: float = 10) -> str | 
     return f"{file} is damaged: it has no tables any more" if is_migrated and not tables else None
 
 
-def _sqlite_url(name: str, up: Up) -> str:
+def _sql_url(name: str, up: Up) -> str:
+    if up.db == "postgres":
+        return postgres.url(name, up.ports["postgres"])
     paths.DATA.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{sqlite_file(name)}"
 

@@ -19,10 +19,10 @@ from workshop.waiting import wait_until
 SOCKET = paths.SUPERVISOR / "supervisor.sock"
 PROGRAMS = paths.SUPERVISOR / "programs"
 START_TIMEOUT = 5  # seconds for supervisord itself to answer; measured: 0.3
-STOP_TIMEOUT = 20  # seconds between SIGTERM and SIGKILL: a sidecar drains for 8 and waits for its service for 5
+STOP_TIMEOUT = 20  # seconds between the stop signal and SIGKILL: a sidecar drains for 8 and waits for its service for 5
 STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 LONGEST_SOCKET = 100  # characters of a socket's path: Linux allows 107, and supervisord adds its process id
-# What a path may consist of that stands in the configuration files of supervisord, HAProxy, etcd and Redis.
+# What a path may consist of that stands in the configuration files of supervisord, HAProxy, etcd, Redis and PostgreSQL.
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@~,-]+")
 
 CONFIGURATION = f"""\
@@ -57,6 +57,7 @@ class Program:
     command: list[str]
     folder: Path
     environment: dict[str, str]
+    stop_signal: str = "TERM"
 
     def configuration(self) -> str:
         """Return the [program] section: restarted whenever it ends, for ever."""
@@ -68,6 +69,7 @@ class Program:
             "autorestart": "true",
             "startsecs": "1",
             "startretries": "1000000",  # one second apart, then two, three … until it has stayed up for startsecs
+            "stopsignal": self.stop_signal,
             "stopwaitsecs": str(STOP_TIMEOUT),
             "killasgroup": "true",
             "redirect_stderr": "true",

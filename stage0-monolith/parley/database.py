@@ -1,5 +1,6 @@
-"""The database, and how to write to it: in short transactions that take the write lock first."""
+"""The database, and how to write to it: in short transactions that take the write lock first, where there is one."""
 
+import logging
 import os
 import sqlite3
 import time
@@ -8,17 +9,29 @@ from contextlib import contextmanager
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import MetaData, event, func, select
 from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase
+
+log = logging.getLogger(__name__)
 
 # How long a writer waits for its turn. Less than the load balancer's patience of 5 s, so the user is told why.
 LOCK_WAIT = 4
 LOCK_POLL = 0.002  # a transaction takes about a millisecond
 BUSY = "The database is busy or away. Please try again in a moment."
-# What SQLite says that trying again would not change, by its error code.
+FULL = "The disk of the database is full. Nothing can be stored until there is room again."
+DAMAGED = "The database is damaged. It has to be restored."
+# What trying again would not change, by the error codes of SQLite and PostgreSQL.
 SENTENCES = {
-    sqlite3.SQLITE_FULL: "The disk of the database is full. Nothing can be stored until there is room again.",
-    sqlite3.SQLITE_CORRUPT: "The database is damaged. It has to be restored.",
-    sqlite3.SQLITE_NOTADB: "The database is damaged. It has to be restored.",
+    sqlite3.SQLITE_FULL: FULL,
+    "53100": FULL,
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+}
+ENGINE_OPTIONS = {
+    # After a restart of the server, a connection from before is noticed before it is used: this costs a round trip
+    # each time (SQLite: nothing to speak of), and without it each pooled connection would fail one request.
+    "pool_pre_ping": True,
+    "pool_timeout": LOCK_WAIT,  # for a connection, when more ask at once than the pool has
 }
 
 
@@ -36,12 +49,13 @@ class Base(DeclarativeBase):
 
 
 # Objects keep their values after a commit: they are pushed and answered then, without being read again.
-db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False}, engine_options=ENGINE_OPTIONS)
 
 
 def init_app(app):
     """Connect the application to its database."""
     db.init_app(app)
+    app.teardown_appcontext(end_reading)  # before Flask-SQLAlchemy's own, which would raise
     if "FLASK_RUN_FROM_CLI" in os.environ:
         # Only `flask db …` needs it; the instances start 0.1 s faster without.
         from flask_migrate import Migrate
@@ -51,6 +65,16 @@ def init_app(app):
         if db.engine.dialect.name == "sqlite":
             event.listen(db.engine, "connect", set_pragmas)
             event.listen(db.engine, "begin", begin_sqlite)
+        else:
+            event.listen(db.engine, "begin", begin_postgresql)
+
+
+def end_reading(_error):
+    """End the transaction of what was only read: if the server dies just then, the answer is as good as before."""
+    try:
+        db.session.rollback()
+    except OperationalError as error:
+        log.warning("The database went away after it was read: %s", error)
 
 
 @contextmanager
@@ -59,7 +83,8 @@ def write_transaction(lock_wait=LOCK_WAIT):
 
     Nothing slow belongs inside, and nothing that waits for the network: under gevent another request of this
     process would go on meanwhile, and might want the same lock. Hash, render and push before or after.
-    Raises OperationalError when the lock is not free within lock_wait seconds.
+    Raises OperationalError when a lock, SQLite's only one or that of a row in PostgreSQL, is not free within lock_wait
+    seconds.
     """
     db.session.rollback()  # what was read before may be outdated once we have the lock
     db.session.connection(execution_options={"lock_wait": lock_wait})
@@ -81,10 +106,17 @@ def time_of_change(session, model):
 def explain(error):
     """Return the sentence for an error of the database, or None for any other error."""
     # A damaged SQLite file raises the general DatabaseError; its other subclasses are our own mistakes.
-    if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
+    if not isinstance(error, OperationalError | PoolTimeout) and type(error) is not DatabaseError:
         return None
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest of an extended code tells details
-    return SENTENCES.get(code, BUSY)
+    return SENTENCES.get(error_code(error), BUSY)
+
+
+def error_code(error):
+    """Return the error code of SQLite or PostgreSQL; None when the database was not even asked."""
+    original = getattr(error, "orig", None)
+    if hasattr(original, "sqlite_errorcode"):
+        return original.sqlite_errorcode & 0xFF  # the rest of an extended code tells details
+    return getattr(original, "sqlstate", None)
 
 
 def set_pragmas(connection, _record):
@@ -119,3 +151,14 @@ def begin_immediate(connection, deadline):
             time.sleep(LOCK_POLL)
     finally:
         connection.exec_driver_sql("PRAGMA busy_timeout=1000")
+
+
+def begin_postgresql(connection):
+    """Begin a transaction: a writer waits for others only where both change the same row, and no longer than lock_wait.
+
+    So changes may be committed in another order than that of their times, up to lock_wait later. Clients that catch up
+    ask with an overlap of 5 s.
+    """
+    lock_wait = connection.get_execution_options().get("lock_wait")
+    if lock_wait is not None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(1000 * lock_wait)}")  # milliseconds

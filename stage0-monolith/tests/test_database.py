@@ -101,3 +101,14 @@ def test_a_failed_transaction_leaves_nothing(context, auth, ann):
         session.flush()
         raise ZeroDivisionError
     assert db.session.get(User, ann).nickname == "ann"
+
+
+def test_an_answer_is_given_although_the_database_goes_away_after_it_was_read(app, client, ann, monkeypatch):
+    def fail(_connection):
+        raise sqlite3.OperationalError("gone")
+
+    with app.app_context():
+        monkeypatch.setattr(db.engine.dialect, "do_rollback", fail)
+    assert client.get(f"/api/users/{ann}").json["nickname"] == "ann"
+    monkeypatch.undo()
+    assert client.get(f"/api/users/{ann}").json["nickname"] == "ann"

@@ -1,7 +1,9 @@
 import io
 
+import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from parley.refusals import Taken
 
@@ -63,6 +65,21 @@ def test_a_refusal_has_its_status_and_its_sentence(failing):
 
 def test_a_busy_database_is_503(failing):
     assert failing(OperationalError("BEGIN", {}, Exception("locked"))).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OperationalError("INSERT", {}, psycopg.errors.DiskFull()), "The disk of the database is full."),
+        (OperationalError("INSERT", {}, psycopg.errors.LockNotAvailable()), "The database is busy or away."),
+        (OperationalError("SELECT", {}, psycopg.errors.AdminShutdown()), "The database is busy or away."),
+        (PoolTimeout("all connections are in use"), "The database is busy or away."),
+    ],
+)
+def test_what_postgresql_cannot_do_now_is_503_and_said(failing, error, sentence):
+    answer = failing(error)
+    assert answer.status_code == 503
+    assert answer.json["error"].startswith(sentence)
 
 
 def test_an_unexpected_error_is_500_and_tells_nothing(failing, caplog):

@@ -14,7 +14,7 @@ POLL = 0.3  # seconds between two looks for new lines
 @click.argument("name", metavar="[SERVICE]", required=False, default="")
 @click.option("-f", "--follow", is_flag=True, help="Go on showing new lines, of new instances too, until interrupted.")
 def command(name: str, follow: bool) -> None:
-    """Show the last lines of the logs: of a service, instance, worker, haproxy, balancer, etcd, redis, or of all."""
+    """Show the last lines of a log: service, instance, worker, haproxy, balancer, etcd, redis, postgres; or of all."""
     if not files(name):
         known = sorted({file.stem.split("_")[0] for file in files("")})
         raise WorkshopError(f"There is no log of {name!r}: there are {', '.join(known)}." if known else "No logs yet.")

@@ -91,7 +91,7 @@ def edit(message_id, source):
     """Change the text of a message, push it and have its links expanded; raises Invalid."""
     content = make_content(source)
     with write_transaction() as session:
-        message = session.get(Message, message_id)
+        message = session.get(Message, message_id, with_for_update=True)  # text and HTML of one edit, not of two
         for name, value in {**content, "updated_at": time_of_change(session, Message)}.items():
             setattr(message, name, value)
     announce(message)
