@@ -12,7 +12,7 @@ from workshop.errors import WorkshopError
 
 COMMANDS = (
     "setup", "doctor", "up", "down", "status", "logs", "open",
-    "scale", "kill", "stop", "start", "restart", "probe", "test",
+    "scale", "kill", "stop", "start", "restart", "probe", "bench", "test",
 )  # fmt: skip
 
 
