@@ -15,7 +15,7 @@ import pytest
 import requests
 from tests.privileges import as_root
 
-from workshop import binaries
+from workshop import binaries, ports
 from workshop.registry import Backend, Registry, Upstream
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -94,7 +94,9 @@ def test_an_interrupted_up_leaves_nothing_that_the_next_up_minds(workshop, until
 
 
 def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
-    workshop.up()
+    stores = workshop.up()["stores"]
+    used = [int(store["address"].split(":")[1]) for store in stores if ":" in store["address"]]
+    assert len(used) == 2 and all(ports.answers(port) for port in used)  # etcd and Redis
     (supervisord,) = [p for p in map(psutil.Process, workshop.processes()) if p.name() == "supervisord"]
     supervisord.kill()
     supervisord.wait(5)
@@ -102,6 +104,7 @@ def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
     assert "The process supervisor is gone" in workshop.run("status", expect=1).stderr
     assert "which nothing supervised any more" in workshop.run("down").stdout
     assert workshop.processes() == []
+    assert not any(ports.answers(port) for port in used)
 
 
 def test_a_run_folder_that_was_removed_while_it_was_in_use(workshop):
