@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 BENCH_TIMEOUT = 200  # seconds; measured: 45
-# The figures are those of the issue: what a stage with five services may cost, in multiples of the monolith's p50.
+# What five services may cost, in multiples of the monolith's p50. For a machine that has nothing else to do.
 BARS = {"reading, p50": 1.2, "posting over HTTP, p50": 1.5, "posting over Socket.IO, p50": 2.5}
 HOPS = {"reading": (1, 1), "posting over HTTP": (1, 1), "posting over Socket.IO": (1, 2), "signing in": (1, 2)}
 
