@@ -29,6 +29,7 @@ from workshop.waiting import wait_until
 COMMAND_TIMEOUT = 90  # seconds for `up`, `scale` or `down`; measured: 4
 TIMEOUT = 10  # seconds: longer than the system lets any request take
 LOG_TIMEOUT = 5  # seconds for a line to be in a log
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the interrupt key, a `kill`, a terminal that is closed
 MESSAGE = "A message of *ordinary* length, as people write them when they chat with each other."
 
 Action = Callable[[], None]  # does something once, and waits until it is done
@@ -75,12 +76,13 @@ class Subject:
         return self
 
     def __exit__(self, *_) -> None:
-        """End it, whatever state it is in, and remove its folder; the interrupt key is without effect meanwhile."""
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        """End it, whatever state it is in, and remove its folder; nobody can interrupt that."""
+        handlers = {interrupt: signal.signal(interrupt, signal.SIG_IGN) for interrupt in INTERRUPTS}
         try:
             self._command("down", "--wipe")
         finally:
-            signal.signal(signal.SIGINT, handler)
+            for interrupt, handler in handlers.items():
+                signal.signal(interrupt, handler)
 
     def _bring_up(self) -> None:
         self._command("up", self.name, "--port", str(self.port))

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import signal
-import sys
 
 import click
 from rich.console import Console
@@ -9,7 +8,7 @@ from rich.table import Table
 
 from workshop import bench, stage
 from workshop.commands.probe import parse
-from workshop.subject import READ
+from workshop.subject import INTERRUPTS, READ
 
 LONGEST = 60  # seconds per figure: three stages are measured for a quarter of an hour then
 
@@ -34,9 +33,8 @@ def command(names: tuple[str, ...], seconds: int, as_json: bool) -> None:
     if seconds > LONGEST:
         raise click.BadParameter(f"{LONGEST} seconds for each figure are the most", param_hint="--for")
     names = tuple(dict.fromkeys(names)) or tuple(stage.stages())  # each once
-    # A terminal that is closed, or a `kill`, ends the stages just as the interrupt key does.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, lambda *_: sys.exit(1))
+    for interrupt in INTERRUPTS:  # all of them as the interrupt key: the stages are taken down
+        signal.signal(interrupt, signal.default_int_handler)
     report = bench.run([stage.load(name) for name in names], seconds, lambda text: click.echo(text, err=True))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=2))
