@@ -2,11 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import xmlrpc.client
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
+from contract.conftest import Client
 from supervisor.xmlrpc import SupervisorTransport
 
 from workshop.haproxy import HAProxyUnavailable, Runtime
@@ -15,6 +19,7 @@ from workshop.probe import Ledger, Load
 LEAST_READS, LEAST_WRITES = 50, 20  # a second, so that the load counts as one
 INSIDE = Load().readers  # requests of a kind that can be inside one instance: each client waits for its answer
 assert Load().writers == INSIDE
+CLIENTS = Path(__file__).with_name("socketio_clients.py")
 
 
 def assert_flawless(ledger: Ledger, killed: int = 0) -> None:
@@ -107,3 +112,28 @@ def frozen(pid: int):
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+class Crowd:
+    """A process that holds many Socket.IO connections of one user."""
+
+    def __init__(self, url: str, size: int):
+        self.user = Client(url).register()
+        self.arrived: dict[int, list[float]] = {}  # message that all of them got → when each did
+        command = [sys.executable, str(CLIENTS), url, self.user.token, str(size)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+
+    def read(self) -> None:
+        for line in self.process.stdout:
+            message_id, *times = line.split()
+            self.arrived[int(message_id)] = [float(time) for time in times]
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        self.process.stdout.close()
+        self.user.http.close()

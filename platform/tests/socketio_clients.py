@@ -1,6 +1,7 @@
 """Many Socket.IO connections of one user, held by one process, so that all of them can vanish in one moment.
 
-Prints "ready" when all are open; from then on, when a message has been pushed to all of them: its id, and when.
+Prints "ready" when all are open; from then on, when a message has been pushed to all of them: its id, and the times at
+which it arrived, one by one.
 """
 
 import collections
@@ -18,18 +19,18 @@ SMALL_BUFFER = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)]  # full soon, when 
 
 def main() -> None:
     address, token, count = sys.argv[1].replace("http", "ws"), sys.argv[2], int(sys.argv[3])
-    reached, lock = collections.Counter(), threading.Lock()
+    arrivals, lock = collections.defaultdict(list), threading.Lock()  # message → when it arrived at each
 
     def follow(connection: websocket.WebSocket) -> None:
         while text := connection.recv():
             if text == "2":  # Engine.IO's ping
                 connection.send("3")
             elif text.startswith(MESSAGE):
+                arrived, message_id = time.monotonic(), text[len(MESSAGE) :].partition(",")[0]
                 with lock:
-                    message_id = text[len(MESSAGE) :].partition(",")[0]
-                    reached[message_id] += 1
-                    if reached[message_id] == count:
-                        print(message_id, time.monotonic(), flush=True)
+                    arrivals[message_id].append(arrived)
+                    if len(arrivals[message_id]) == count:
+                        print(message_id, *arrivals.pop(message_id), flush=True)
 
     for connection in [open_one(address, token) for _ in range(count)]:
         threading.Thread(target=follow, args=(connection,)).start()

@@ -15,7 +15,7 @@ import pytest
 import requests
 from tests.privileges import as_root
 
-from workshop import binaries
+from workshop import binaries, ports, processes
 from workshop.registry import Backend, Registry, Upstream
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,25 +28,31 @@ def listening_ports(pids) -> set[int]:
     return {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in pids}
 
 
-def test_up_after_a_down_answers_soon_and_down_leaves_nothing(workshop, print_figure):
+@pytest.mark.parametrize(("stage_name", "seconds", "megabytes"), [("stage0", 6, 800), ("stage2", 8, 800)])
+def test_up_after_a_down_is_quick_and_small_and_down_leaves_nothing(
+    workshop, print_figure, stage_name, seconds, megabytes
+):
+    workshop.stage = stage_name
     workshop.up()
     workshop.run("down")
     started = time.monotonic()
-    workshop.run("up", "stage0")
+    workshop.run("up", stage_name)
     took = time.monotonic() - started
     status = workshop.status()
     assert requests.get(status["url"], timeout=5).status_code == 200
-    print_figure(f"`up` after a `down`: {took:.1f} s")
-    assert took < 6
+    memory = processes.memory(processes.of(workshop.run_folder))
+    print_figure(f"`up {stage_name}` after a `down`: {took:.1f} s, {memory:.0f} MB (PSS)")
+    assert took < seconds
+    assert memory < megabytes
 
     pids = set(workshop.processes())
-    ports = listening_ports(pids)
-    assert len(ports) >= 6  # the page, internal, statistics, etcd, Redis, an instance
+    listening = listening_ports(pids)
+    assert len(listening) >= 6  # the page, internal, statistics, etcd, Redis, an instance
     started = time.monotonic()
     workshop.run("down")
-    print_figure(f"`down`: {time.monotonic() - started:.1f} s")
+    print_figure(f"`down` of {stage_name}: {time.monotonic() - started:.1f} s")
     assert workshop.processes() == []
-    assert not ports & {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert not listening & {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
 
 
 def test_up_of_what_is_up_says_so_and_changes_nothing(stage):
@@ -95,7 +101,9 @@ def test_an_interrupted_up_leaves_nothing_that_the_next_up_minds(workshop, until
 
 
 def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
-    workshop.up()
+    stores = workshop.up()["stores"]
+    used = [int(store["address"].split(":")[1]) for store in stores if ":" in store["address"]]
+    assert len(used) == 2 and all(ports.answers(port) for port in used)  # etcd and Redis
     (supervisord,) = [p for p in map(psutil.Process, workshop.processes()) if p.name() == "supervisord"]
     supervisord.kill()
     supervisord.wait(5)
@@ -103,6 +111,7 @@ def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
     assert "The process supervisor is gone" in workshop.run("status", expect=1).stderr
     assert "which nothing supervised any more" in workshop.run("down").stdout
     assert workshop.processes() == []
+    assert not any(ports.answers(port) for port in used)
 
 
 def test_a_run_folder_that_was_removed_while_it_was_in_use(workshop):

@@ -1,6 +1,8 @@
 """The processes of this platform: the environment they get, and how they are found again after an accident."""
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
@@ -34,14 +36,30 @@ def platform_environment() -> dict[str, str]:
 def left_over() -> list[psutil.Process]:
     """Return every process that belongs to this platform, however it got lost, apart from this one and its parents."""
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    return [process for process in of(paths.RUN) if process.pid not in mine]
+
+
+def of(run_folder: Path) -> list[psutil.Process]:
+    """Return every process of the platform whose run folder this is, whoever its parent is by now."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid not in mine and process.environ().get(MARK) == str(paths.RUN):
+            if process.environ().get(MARK) == str(run_folder):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # gone meanwhile, or another user's: not ours
     return found
+
+
+def memory(processes: Iterable[psutil.Process]) -> float:
+    """Return what they take together, in MB (PSS): what several share, such as a library's code, counts once."""
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.NoSuchProcess:
+            continue  # gone meanwhile
+    return total / 1e6
 
 
 def end_left_over() -> list[str]:

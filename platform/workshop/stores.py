@@ -24,6 +24,8 @@ dir "{folder}"
 # A queue and counts of connections: nothing here has to outlive the stage.
 save ""
 appendonly no
+# Its title would be written over its environment, in which the platform's mark stands: nobody could find it again.
+set-proc-title no
 """
 # What to do about a damaged database. A -wal file of another time would damage the copy, too.
 REPAIR = "put a good copy in its place and remove its -wal and -shm files, or begin anew with `./workshop down --wipe`"
