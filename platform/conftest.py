@@ -85,8 +85,13 @@ class Workshop:
     def url(self) -> str:
         return self.status()["url"].rstrip("/")
 
-    def instances(self, service: str = "monolith") -> list[dict]:
-        return next(s["instances"] for s in self.status()["services"] if s["name"] == service)
+    @property
+    def chat(self) -> str:
+        """Return the service that reads and stores messages: what the probe's load goes to."""
+        return self.differences["services"]["/api/messages"]
+
+    def instances(self, service: str | None = None) -> list[dict]:
+        return next(s["instances"] for s in self.status()["services"] if s["name"] == (service or self.chat))
 
     def environment(self, service: str) -> dict[str, str]:
         """Return what an instance of the service was told, such as the addresses of its stores."""

@@ -9,14 +9,14 @@ from workshop.probe import Probe
 
 
 def test_scaling_from_one_to_four_and_back_fails_no_request(stage, print_figure):
-    stage.run("scale", "monolith=1")
+    stage.run("scale", f"{stage.chat}=1")
     started = time.monotonic()
     with Probe(stage.url) as probe:
         probe.run_for(1)
-        stage.run("scale", "monolith=4")
+        stage.run("scale", f"{stage.chat}=4")
         assert len(in_rotation(stage)) == 4
         probe.run_for(1)
-        stage.run("scale", "monolith=1")
+        stage.run("scale", f"{stage.chat}=1")
         assert len(in_rotation(stage)) == 1
         probe.run_for(1)
         took = time.monotonic() - started
@@ -26,8 +26,8 @@ def test_scaling_from_one_to_four_and_back_fails_no_request(stage, print_figure)
 
 def test_scaling_never_has_fewer_in_rotation_than_the_smaller_of_before_and_after(stage):
     with Watch(stage) as watch:
-        stage.run("scale", "monolith=2")
-        stage.run("scale", "monolith=3")
+        stage.run("scale", f"{stage.chat}=2")
+        stage.run("scale", f"{stage.chat}=3")
     assert min(watch.counts) == 2
     assert max(watch.counts) == 3
 
@@ -41,7 +41,7 @@ def test_the_probe_command_prints_its_ledger_and_exits_with_0_when_nothing_faile
 def test_the_probe_command_exits_with_1_when_requests_failed(stage):
     probe = stage.popen("probe", "--for", "4s")
     assert "POSTs a second" in probe.stdout.readline()  # the load has begun
-    stage.run("kill", "monolith")
+    stage.run("kill", stage.chat)
     out, _ = probe.communicate(timeout=30)
 
     assert probe.returncode == 1

@@ -64,17 +64,18 @@ class LastGood:
             self.unseen = {(name, instance) for name, s in self.services.items() for instance in [*s.upstreams, ""]}
         self.registry_was_away, self.index = False, snapshot.index
         for service in snapshot.services.values():
-            self.unseen -= {(service.name, instance) for instance in [*service.upstreams, ""]}
+            if service.upstreams:  # the last that is registered: what is known of the service is complete now
+                self.unseen -= {(service.name, instance) for instance in [*service.upstreams, ""]}
         if time.monotonic() >= self.hold_until:
             self.unseen.clear()
         completed = dict(snapshot.services)
-        for name, instance in self.unseen:
+        for name, instance in sorted(self.unseen):  # "", the service itself, comes first
             known = self.services[name]
-            service = completed.get(name) or dataclasses.replace(known, upstreams={})
+            if not instance or name not in completed:
+                completed[name] = dataclasses.replace(known, upstreams={})
             if instance:
-                upstreams = service.upstreams | {instance: known.upstreams[instance]}
-                service = dataclasses.replace(service, upstreams=upstreams)
-            completed[name] = service
+                upstreams = completed[name].upstreams | {instance: known.upstreams[instance]}
+                completed[name] = dataclasses.replace(completed[name], upstreams=upstreams)
         if completed != self.services or not self.is_saved:
             self.services = completed
             self.is_saved = save(self.file, completed)

@@ -61,6 +61,13 @@ def test_a_wiped_registry_is_noticed_by_its_index(last_good):
     assert rotation(last_good.complete(Snapshot({}, {}, 1))) == {"a", "b"}
 
 
+def test_a_service_that_is_half_registered_again_stays_as_it_was(last_good):
+    half = Snapshot({"tiny": Backend("tiny")}, {}, 1)  # its instances, and its routes, are still being written
+
+    assert last_good.complete(half)["tiny"].locations == ["/tiny"]
+    assert rotation(last_good.complete(half)) == {"a", "b"}
+
+
 def test_a_manager_that_starts_again_remembers(last_good, clock):
     again = LastGood(last_good.file)
 
