@@ -62,7 +62,8 @@ def test_a_wiped_registry_is_noticed_by_its_index(last_good):
 
 
 def test_a_service_that_is_half_registered_again_stays_as_it_was(last_good):
-    half = Snapshot({"tiny": Backend("tiny")}, {}, 1)  # its instances, and its routes, are still being written
+    last_good.registry_was_away = True
+    half = Snapshot({"tiny": Backend("tiny")}, {}, 2)  # its instances, and its routes, are still being written
 
     assert last_good.complete(half)["tiny"].locations == ["/tiny"]
     assert rotation(last_good.complete(half)) == {"a", "b"}
