@@ -4,17 +4,20 @@ import itertools
 import os
 import re
 import signal
+import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 import requests
+import socketio
 from conftest import copy_of_the_repository
+from contract.conftest import http_session
 from sqlalchemy import text
 from tests.load import Watch, assert_flawless, in_rotation, summary
 
-from workshop.probe import Probe
+from workshop.probe import Load, Probe
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def deployed(made):
 def test_an_upgrade_and_its_rollback_fail_no_request(deployed, print_figure):
     before = deployed.version()
     deployed.edit()
-    with Watch(deployed.workshop, deployed.service) as watch, Probe(deployed.url) as probe:
+    with Watch(deployed.workshop, deployed.service) as watch, Probe(deployed.url, Load(listeners=20)) as probe:
         probe.run_for(1)
         started = time.monotonic()
         deployed.run("upgrade", deployed.service)
@@ -171,6 +174,56 @@ def test_an_upgrade_and_its_rollback_fail_no_request(deployed, print_figure):
     assert deployed.is_all(after)
     assert f"all instances are {after} already" in deployed.run("upgrade", deployed.service).stdout
     assert max(upgraded, rolled_back) < SLOWEST
+
+
+class Tab:
+    """A Socket.IO connection that reconnects by itself, as a page does; notes how long it was gone, and who held it."""
+
+    def __init__(self, url: str):
+        self.instances, self.gaps, self.lost_at = [], [], None
+        http = http_session()
+        http.hooks["response"].append(self.note_instance)
+        self.client = socketio.Client(http_session=http, reconnection_delay=0.1, reconnection_delay_max=0.5)
+        self.client.on("disconnect", self.note_loss)
+        self.client.on("connect", self.note_return)
+        self.client.connect(url)
+
+    def note_instance(self, answer: requests.Response, **_) -> None:
+        if (instance := answer.headers.get("X-Served-By")) not in self.instances[-1:]:
+            self.instances.append(instance)
+
+    def note_loss(self, *_) -> None:
+        self.lost_at = time.monotonic()
+
+    def note_return(self) -> None:
+        if self.lost_at:
+            self.gaps.append(time.monotonic() - self.lost_at)
+
+
+def test_clients_of_an_instance_that_is_replaced_are_back_on_another_within_a_second(deployed, print_figure, until):
+    sockets = deployed.workshop.differences["sockets"]
+    deployed.run("scale", f"{sockets}=3")
+    deployed.edit()
+    tabs = [Tab(deployed.url) for _ in range(20)]
+    try:
+        for command in ("upgrade", "rollback"):
+            before = [tab.instances[-1] for tab in tabs]
+            deployed.run(command, sockets)
+            until(lambda: all(tab.client.connected for tab in tabs), 5, "all connected")
+            gaps = sorted(gap for tab in tabs for gap in tab.gaps)
+            print_figure(
+                f"{command} of {sockets}: its clients back after {1000 * statistics.median(gaps):.0f} ms, "
+                f"the last after {1000 * gaps[-1]:.0f} ms"
+            )
+            assert all(tab.instances[-1] != old for tab, old in zip(tabs, before, strict=True))
+            assert gaps[-1] < 1
+            for tab in tabs:
+                assert tab.gaps
+                tab.gaps.clear()
+    finally:
+        for tab in tabs:
+            tab.client.disconnect()
+            tab.client.eio.http.close()
 
 
 def test_a_version_that_crashes_at_its_start_leaves_the_old_one_serving(deployed):
