@@ -49,7 +49,7 @@ class Step:
     why: str
     command: str  # without ./workshop
     look: str
-    seconds: int = 3  # that the load goes on before the next step, when nobody presses keys
+    seconds: int = 2  # that the load goes on before the next step, when nobody presses keys
 
 
 @dataclass(frozen=True)

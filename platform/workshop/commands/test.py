@@ -10,14 +10,31 @@ STAGE0 = (["stage0-monolith/tests"],)
 STAGE2 = tuple(
     [f"stage2-microservices/{folder}/tests"] for folder in ("common", "ui", "tokens", "users", "messages", "socketio")
 )
+ON_STAGE2 = ("--stage", "stage2")
+ON_POSTGRES = ("--db", "postgres")
 PARTS = {
     "unit": (*STAGE0, *STAGE2, ["platform/tests/unit"]),
     "stage0": STAGE0,
     "stage2": STAGE2,
-    "platform": (["platform/tests"],),
-    "contract": (["platform/contract"],),
+    "platform": (["platform/tests"], ["platform/tests/test_faults.py", "platform/stage2", *ON_STAGE2]),
+    "contract": (["platform/contract"], ["platform/contract", *ON_STAGE2]),
 }
-ALL = (*STAGE0, *STAGE2, ["platform/tests", "platform/contract"])
+ALL = (
+    *STAGE0,
+    *STAGE2,
+    # Another version is rolled out in stage 2, below; here only that of a service with workers.
+    ["platform/tests", "platform/contract", "-k", "not test_rollout or its_rollback or bad_input"],
+    [
+        "platform/tests/test_faults.py",
+        "platform/tests/test_rollout.py",
+        "platform/stage2",
+        "platform/contract",
+        *ON_STAGE2,
+    ],
+    ["platform/tests/test_faults.py", "platform/stage2/test_stores.py", "platform/contract", *ON_STAGE2, *ON_POSTGRES],
+    # The monolith on PostgreSQL: what reaches the database; attacks and browsers do not see the difference.
+    ["platform/contract", *ON_POSTGRES, "-k", "not attacks and not test_page"],
+)
 WITHOUT_BROWSER = ("unit", "stage0", "stage2")
 SLOWEST = 15  # tests whose times are printed
 
