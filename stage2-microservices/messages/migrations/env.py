@@ -1,30 +1,5 @@
-"""Runs the migrations on the application's own database; called by `flask db`."""
+"""Runs the migrations on the service's own database; called by `flask db`."""
 
-from alembic import context
-from flask import current_app
+from common.migrate import run_migrations
 
-db = current_app.extensions["migrate"].db
-LOCK_WAIT = 30  # seconds; the instances write meanwhile, each for about a millisecond
-
-
-def drop_empty_revision(_context, _revision, directives):
-    """Make no new revision where `flask db migrate` finds no difference."""
-    if getattr(context.config.cmd_opts, "autogenerate", False) and directives[0].upgrade_ops.is_empty():
-        directives.clear()
-
-
-# The transaction begins with a read, of the revision: without the lock from its beginning on, it could not write once
-# somebody else has written since.
-with db.engine.connect().execution_options(lock_wait=LOCK_WAIT) as connection:
-    if db.engine.dialect.name == "sqlite":
-        # Batch mode makes a table anew: that the old one is dropped must not count as deleting its rows.
-        connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
-    context.configure(
-        connection=connection,
-        target_metadata=db.metadata,
-        process_revision_directives=drop_empty_revision,
-        transactional_ddl=True,  # SQLite can: a migration that fails leaves nothing half done
-        **current_app.extensions["migrate"].configure_args,
-    )
-    with context.begin_transaction():
-        context.run_migrations()
+run_migrations()
