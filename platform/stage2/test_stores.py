@@ -21,7 +21,7 @@ def test_a_service_has_its_own_tables_and_no_others(stage):
     }
 
 
-@pytest.mark.parametrize(("service", "other"), itertools.permutations(OWNERS, 2))
+@pytest.mark.parametrize(("service", "other"), list(itertools.permutations(OWNERS, 2)))
 def test_the_role_of_a_service_can_not_read_another_ones_tables(stage, service, other):
     if stage.db != "postgres":
         pytest.skip("SQLite knows no roles: run it with --db postgres")

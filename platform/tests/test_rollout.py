@@ -43,7 +43,8 @@ PARTS = {
     ),
 }
 BLUEPRINT = "health"  # the one in that module
-SLOWEST = 8  # seconds that an upgrade of three instances may take, with the workers
+# Seconds that an upgrade of three instances may take; stage 0 has workers to replace as well, and all the listeners.
+SLOWEST = {"stage0": 15, "stage2": 8}
 
 CRASHES = "raise RuntimeError('this version crashes at its start')"
 NEVER_HEALTHY = f"""
@@ -173,7 +174,7 @@ def test_an_upgrade_and_its_rollback_fail_no_request(deployed, print_figure):
     deployed.run("upgrade", deployed.service, "--to", after)
     assert deployed.is_all(after)
     assert f"all instances are {after} already" in deployed.run("upgrade", deployed.service).stdout
-    assert max(upgraded, rolled_back) < SLOWEST
+    assert max(upgraded, rolled_back) < SLOWEST[deployed.workshop.stage]
 
 
 class Tab:

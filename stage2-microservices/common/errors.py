@@ -2,7 +2,7 @@
 
 import logging
 
-from flask import current_app, g, jsonify
+from flask import current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from . import refusals
@@ -19,6 +19,7 @@ STATUS = {
     refusals.TooMany: 429,
     refusals.Unavailable: 503,
 }
+MOST_UNREAD = 1024 * 1024  # bytes of a body that nobody wants, and that are read nevertheless
 SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address does not answer that method.",
@@ -31,6 +32,15 @@ def init_app(app, explain=lambda _error: None):
     app.extensions["explain"] = explain
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(Exception, answer_exception)
+    app.after_request(read_to_the_end)
+
+
+def read_to_the_end(response):
+    """Take in what was not read of the body: closing a connection before that resets it, and may destroy the answer."""
+    length = request.content_length or 0
+    if length <= MOST_UNREAD and request.environ.get("wsgi.input_terminated"):  # gunicorn knows where it ends
+        request.environ["wsgi.input"].read(length)
+    return response
 
 
 def answer_http_error(error):

@@ -37,6 +37,13 @@ def test_a_body_that_is_too_large_is_413(client):
     assert client.post("/things", json={"name": "x" * 70_000}).status_code == 413
 
 
+def test_a_refused_body_is_read_to_its_end_so_that_closing_the_connection_does_not_destroy_the_answer(client):
+    body = io.BytesIO(b" " * 100_000)
+    sent = {"input_stream": body, "content_length": 100_000, "environ_overrides": {"wsgi.input_terminated": True}}
+    assert client.post("/things", content_type="application/json", **sent).status_code == 413
+    assert body.tell() == 100_000
+
+
 def test_a_body_without_a_length_that_is_too_large_is_413_too(client):
     body = b'{"name": "cup"}'
     for size, status in ((65_535, 201), (65_537, 413)):
