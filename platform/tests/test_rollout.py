@@ -6,7 +6,7 @@ import re
 import signal
 import statistics
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -15,9 +15,9 @@ import socketio
 from conftest import copy_of_the_repository
 from contract.conftest import http_session
 from sqlalchemy import text
-from tests.load import Watch, assert_flawless, in_rotation, summary
+from tests.load import Crowd, Watch, assert_flawless, in_rotation, summary
 
-from workshop.probe import Load, Probe
+from workshop.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ PARTS = {
     ),
 }
 BLUEPRINT = "health"  # the one in that module
-# Seconds that an upgrade of three instances may take; stage 0 has workers to replace as well, and all the listeners.
+# Seconds that an upgrade of three instances may take; stage 0 has workers to replace as well.
 SLOWEST = {"stage0": 15, "stage2": 8}
 
 CRASHES = "raise RuntimeError('this version crashes at its start')"
@@ -122,6 +122,15 @@ class Deployed:
             return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
     @contextmanager
+    def crowd(self, size: int):
+        """Have so many Socket.IO clients listen, if others than those who are replaced hold their connections."""
+        if self.workshop.differences["sockets"] == self.service:
+            yield None
+        else:
+            with closing(Crowd(self.url, size)) as crowd:
+                yield crowd
+
+    @contextmanager
     def unchanged(self):
         """Assert that the same instances serve before, all the time, and afterwards."""
         before = self.instances()
@@ -150,7 +159,7 @@ def deployed(made):
 def test_an_upgrade_and_its_rollback_fail_no_request(deployed, print_figure):
     before = deployed.version()
     deployed.edit()
-    with Watch(deployed.workshop, deployed.service) as watch, Probe(deployed.url, Load(listeners=20)) as probe:
+    with deployed.crowd(20) as crowd, Watch(deployed.workshop, deployed.service) as watch, Probe(deployed.url) as probe:
         probe.run_for(1)
         started = time.monotonic()
         deployed.run("upgrade", deployed.service)
@@ -167,6 +176,7 @@ def test_an_upgrade_and_its_rollback_fail_no_request(deployed, print_figure):
         f"upgrade of three instances under load {upgraded:.1f} s, rollback {rolled_back:.1f} s: {summary(probe.ledger)}"
     )
     assert_flawless(probe.ledger)
+    assert crowd is None or crowd.arrived.keys() >= set(probe.ledger.acknowledged.values())
     assert min(watch.counts) == 3
     again = deployed.run("rollback", deployed.service, expect=1).stderr
     assert f"has run nothing before {before}" in again
@@ -178,20 +188,19 @@ def test_an_upgrade_and_its_rollback_fail_no_request(deployed, print_figure):
 
 
 class Tab:
-    """A Socket.IO connection that reconnects by itself, as a page does; notes how long it was gone, and who held it."""
+    """A Socket.IO connection that reconnects by itself, as a page does; notes how long it was gone."""
 
     def __init__(self, url: str):
-        self.instances, self.gaps, self.lost_at = [], [], None
-        http = http_session()
-        http.hooks["response"].append(self.note_instance)
-        self.client = socketio.Client(http_session=http, reconnection_delay=0.1, reconnection_delay_max=0.5)
+        self.gaps, self.lost_at = [], None
+        self.client = socketio.Client(http_session=http_session(), reconnection_delay=0.1, reconnection_delay_max=0.5)
         self.client.on("disconnect", self.note_loss)
         self.client.on("connect", self.note_return)
-        self.client.connect(url)
+        self.client.connect(url, transports=["websocket"])
 
-    def note_instance(self, answer: requests.Response, **_) -> None:
-        if (instance := answer.headers.get("X-Served-By")) not in self.instances[-1:]:
-            self.instances.append(instance)
+    @property
+    def instance(self) -> str:
+        """Return who holds the connection."""
+        return self.client.eio.ws.getheaders()["x-served-by"]
 
     def note_loss(self, *_) -> None:
         self.lost_at = time.monotonic()
@@ -208,7 +217,7 @@ def test_clients_of_an_instance_that_is_replaced_are_back_on_another_within_a_se
     tabs = [Tab(deployed.url) for _ in range(20)]
     try:
         for command in ("upgrade", "rollback"):
-            before = [tab.instances[-1] for tab in tabs]
+            before = [tab.instance for tab in tabs]
             deployed.run(command, sockets)
             until(lambda: all(tab.client.connected for tab in tabs), 5, "all connected")
             gaps = sorted(gap for tab in tabs for gap in tab.gaps)
@@ -216,7 +225,7 @@ def test_clients_of_an_instance_that_is_replaced_are_back_on_another_within_a_se
                 f"{command} of {sockets}: its clients back after {1000 * statistics.median(gaps):.0f} ms, "
                 f"the last after {1000 * gaps[-1]:.0f} ms"
             )
-            assert all(tab.instances[-1] != old for tab, old in zip(tabs, before, strict=True))
+            assert all(tab.instance != old for tab, old in zip(tabs, before, strict=True))
             assert gaps[-1] < 1
             for tab in tabs:
                 assert tab.gaps
@@ -324,7 +333,7 @@ def test_a_breaking_migration_is_refused_unless_it_is_allowed_and_then_there_is_
     at = deployed.revision()
     deployed.add_migration(f'op.drop_column("{deployed.parts.table}", "colour")')
     deployed.edit()
-    assert "breaking: older versions still use it" in deployed.run("upgrade", deployed.service, "--plan").stdout
+    assert "breaking: " in deployed.run("upgrade", deployed.service, "--plan").stdout
     with deployed.unchanged():
         for command in ("upgrade", "canary"):
             message = deployed.run(command, deployed.service, expect=1).stderr
