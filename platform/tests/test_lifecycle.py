@@ -372,7 +372,8 @@ def test_a_service_that_does_not_compile_is_named(copied_workshop):
 
 
 def test_wrong_arguments_of_scale_and_kill(stage):
-    assert "use `./workshop stop monolith`" in stage.run("scale", "monolith=0", expect=1).stderr
+    for none in ("0", "-1"):
+        assert "use `./workshop stop monolith`" in stage.run("scale", f"monolith={none}", expect=1).stderr
     assert "it has monolith, worker, beat" in stage.run("scale", "nobody=2", expect=1).stderr
     assert "use `restart monolith`" in stage.run("restart", "worker", expect=1).stderr
     assert "not of the form SERVICE=N" in stage.run("scale", "monolith", expect=2).stderr

@@ -1,3 +1,5 @@
+import re
+
 import click
 
 from workshop import operations, stage, state
@@ -19,7 +21,7 @@ def command(wanted: tuple[str, ...]) -> None:
 def parse(current: stage.Stage, word: str) -> tuple[str, int]:
     """Read `SERVICE=N`."""
     name, _, count = word.partition("=")
-    if not count.isascii() or not count.isdigit():
+    if not re.fullmatch("-?[0-9]+", count):
         raise click.UsageError(f"{word!r} is not of the form SERVICE=N, such as monolith=3.")
     current.program(name)
     if not 1 <= int(count) <= MOST:
