@@ -110,7 +110,8 @@ class Probe:
         self.since = int(time.time()) - 1
         self.name = f"probe-{secrets.token_hex(4)}"
         try:
-            self.user_id, self.token = self._register()
+            password = secrets.token_urlsafe(16)
+            self.user_id, self.token = sign_up(self.url, self.name, password)
             self.listeners = [self._listen() for _ in range(self.load.listeners)]
         except (requests.RequestException, socketio.exceptions.ConnectionError) as error:
             raise WorkshopError(f"The probe cannot begin, {self.url} does not answer as it should: {error}") from None
@@ -141,19 +142,8 @@ class Probe:
         """Let the load run so long."""
         self.stopping.wait(seconds)
 
-    def _register(self) -> tuple[int, str]:
-        password = secrets.token_urlsafe(16)
-        with _session() as http:
-            user = http.post(
-                f"{self.url}/api/users", json={"nickname": self.name, "password": password}, timeout=TIMEOUT
-            )
-            user.raise_for_status()
-            token = http.post(f"{self.url}/api/tokens", auth=(self.name, password), timeout=TIMEOUT)
-            token.raise_for_status()
-        return user.json()["id"], token.json()["token"]
-
     def _listen(self) -> socketio.Client:
-        listener = socketio.Client(http_session=_session(), reconnection_delay=0.1, reconnection_delay_max=1)
+        listener = socketio.Client(http_session=session(), reconnection_delay=0.1, reconnection_delay_max=1)
 
         @listener.on("updated_model")
         def pushed(event: dict) -> None:
@@ -172,7 +162,7 @@ class Probe:
         """Send one request after the other, `rate` a second, on one connection or on a new one each."""
         start = time.monotonic()
         with contextlib.ExitStack() as stack:
-            kept = stack.enter_context(_session())
+            kept = stack.enter_context(session())
             for number in itertools.count():
                 # An open-loop pace: time lost in a slow answer is made up for.
                 if self.stopping.wait(max(0.0, start + number / rate - time.monotonic())):
@@ -180,7 +170,7 @@ class Probe:
                 if keep_alive:
                     work(kept)
                 else:
-                    with _session() as fresh:
+                    with session() as fresh:
                         fresh.headers["Connection"] = "close"
                         work(fresh)
 
@@ -212,7 +202,7 @@ class Probe:
     def _count_stored(self) -> None:
         """Look for every message that this probe has sent, once the system answers again."""
         url = f"{self.url}/api/messages?updated_since={self.since}&limit={PAGE}"
-        with _session() as http:
+        with session() as http:
             while url:
                 page = wait_until(lambda url=url: _page(http, url), BACK_TIMEOUT)
                 if not page:
@@ -233,7 +223,18 @@ def _page(http: requests.Session, url: str) -> dict | None:
     return answer.json() if answer.ok else None
 
 
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # no proxy between us and loopback
-    return session
+def sign_up(url: str, nickname: str, password: str) -> tuple[int, str]:
+    """Register a user and sign in; return the user's id and the token. Raises requests' exceptions."""
+    with session() as http:
+        user = http.post(f"{url}/api/users", json={"nickname": nickname, "password": password}, timeout=TIMEOUT)
+        user.raise_for_status()
+        token = http.post(f"{url}/api/tokens", auth=(nickname, password), timeout=TIMEOUT)
+        token.raise_for_status()
+    return user.json()["id"], token.json()["token"]
+
+
+def session() -> requests.Session:
+    """Return a session without a proxy between us and loopback."""
+    made = requests.Session()
+    made.trust_env = False
+    return made

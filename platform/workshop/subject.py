@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 import socketio
 
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.ports import HOST, free_port
+from workshop.probe import session, sign_up
 from workshop.stage import Stage
 from workshop.waiting import wait_until
 
@@ -89,12 +89,7 @@ class Subject:
         self._command("scale", *(f"{service}={count}" for service, count in self.instances.items()))
         name, password = f"bench-{secrets.token_hex(4)}", secrets.token_urlsafe(16)
         self.basic = "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
-        with _session() as http:
-            user = http.post(f"{self.url}/api/users", json={"nickname": name, "password": password}, timeout=TIMEOUT)
-            user.raise_for_status()
-            token = http.post(f"{self.url}/api/tokens", auth=(name, password), timeout=TIMEOUT)
-            token.raise_for_status()
-        self.token = token.json()["token"]
+        _user_id, self.token = sign_up(self.url, name, password)
 
     def _command(self, *arguments: str) -> None:
         try:
@@ -137,7 +132,7 @@ class Subject:
     @contextlib.contextmanager
     def posting_over_socket(self) -> Iterator[Action]:
         """Give what posts a message over Socket.IO."""
-        client = socketio.Client(http_session=_session(), reconnection=False)
+        client = socketio.Client(http_session=session(), reconnection=False)
         client.connect(self.url, transports=["websocket"])
 
         def send() -> None:
@@ -188,9 +183,3 @@ class Subject:
         if not (found := wait_until(condition, LOG_TIMEOUT)):
             raise WorkshopError(f"{self.name} does not log its requests, so these cannot be followed: see its logs.py.")
         return found
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # no proxy between us and loopback
-    return session

@@ -5,14 +5,11 @@ The whole list, and not what has been added since: it is short, since a revocati
 hour at most; and "since" has no meaning among transactions that commit in another order than they began.
 """
 
-import logging
 from dataclasses import dataclass
 
 from flask import current_app
 
 from . import background, services
-
-log = logging.getLogger(__name__)
 
 REFRESH_EVERY = 1  # second: with the time that a call takes, everybody refuses a revoked token within 2 s
 
