@@ -71,7 +71,9 @@ def digest(service: Service) -> str:
 
 def contents(service: Service) -> dict[str, Path]:
     """Return what a build of the service consists of: file in the build → file that it is a copy of."""
-    shared = {f"{folder.name}/{inside}": source for folder in service.shared for inside, source in _files(folder)}
+    shared = {
+        f"{place}/{inside}": source for place, folder in service.shared.items() for inside, source in _files(folder)
+    }
     return dict(_files(service.folder)) | shared | {inside: npm_file(name) for inside, name in service.npm.items()}
 
 

@@ -42,7 +42,7 @@ class Service:
     secrets: list[str] = field(default_factory=list)  # environment variables, generated per installation
     settings: dict[str, str] = field(default_factory=dict)  # environment variables with their defaults
     npm: dict[str, str] = field(default_factory=dict)  # file in the build → file in node_modules
-    shared: list[Path] = field(default_factory=list)  # folders that a build contains beside the service's own files
+    shared: dict[str, Path] = field(default_factory=dict)  # place in the build → folder that stands there, too
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Reader:
             secrets=self.words(where, table, "secrets", []),
             settings=self.text_table(where, table, "settings"),
             npm=self.text_table(where, table, "npm"),
-            shared=[self.existing_folder(where, "shared", name) for name in self.words(where, table, "shared", [])],
+            shared=self.folders(where, table, "shared"),
         )
 
     def worker(self, name: str, table: dict, services: dict) -> Worker:
@@ -243,6 +243,11 @@ class Reader:
         if not folder.is_dir():
             self.wrong(where, key, f"there is no folder {folder}")
         return folder
+
+    def folders(self, where: str, table: dict, key: str) -> dict[str, Path]:
+        return {
+            place: self.existing_folder(where, key, name) for place, name in self.text_table(where, table, key).items()
+        }
 
     def text_table(self, where: str, table: dict, key: str) -> dict[str, str]:
         value = table.get(key, {})

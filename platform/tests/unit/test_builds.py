@@ -42,7 +42,7 @@ def test_a_shared_folder_stands_in_the_build_beside_the_services_own_files_and_i
     common = tmp_path / "common"
     common.mkdir()
     (common / "health.py").write_text("answer = 1\n")
-    service = dataclasses.replace(service, shared=[common])
+    service = dataclasses.replace(service, shared={"common": common})
 
     assert builds.build(service) == "v1"
     assert (builds.folder("tiny", "v1") / "common" / "health.py").exists()

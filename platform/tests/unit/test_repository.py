@@ -70,7 +70,7 @@ def imported_names(file):
 
 def imported_packages(service):
     """Return the top-level packages that a service imports, itself or in the modules of common that it uses."""
-    common = service.shared[0]
+    common = service.shared["common"]
     files = [*service.folder.glob("parley/**/*.py"), *service.folder.glob("migrations/**/*.py"), common / "server.py"]
     packages = set()
     for file in files:  # grows while we read
