@@ -46,7 +46,10 @@ def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progres
     if paths.STATE.exists():
         current = state.load()
         if current.stage != stage.name:
-            raise WorkshopError(f"{current.stage} is up: end it first, with `./workshop down`.")
+            raise WorkshopError(
+                f"{current.stage} is up: end it first, with `./workshop down`, or take it there with "
+                "`./workshop evolve`, while it runs."
+            )
         if port and port != current.ports["public"]:
             raise WorkshopError(f"{current.stage} is up already, at {current.url}: `./workshop down` comes first.")
         if missing := stage.services.keys() - current.counts.keys():
@@ -116,13 +119,12 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
             shutil.rmtree(folder)
         folder.mkdir()
     announced = {s.name: registry.Backend(s.name, s.routes, s.balance, s.sticky) for s in stage.services.values()}
-    balancer.seed(announced, new.ports, paths.HAPROXY)
+    balancer.seed(announced, {}, new.ports, paths.HAPROXY)
     supervisor.start()
     own = stores.programs(stage, new) + programs.platform()
     supervisor.add(own)
     say(f"started: {', '.join(program.name for program in own)}")
-    if new.db == "postgres":
-        _make_databases(stage, new)
+    make_databases(stage, new)
     for service in stage.services.values():
         migrate(stage, service, new, say)
     added = [program for name in new.counts for program in programs.of(stage, name, new, new.counts[name])]
@@ -134,8 +136,10 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
     new.save()
 
 
-def _make_databases(stage: Stage, up: Up) -> None:
-    """Have a database for each store in PostgreSQL, as soon as that is there; a new one is not migrated yet."""
+def make_databases(stage: Stage, up: Up) -> None:
+    """Have a database for each store: in PostgreSQL, as soon as that is there; a new one is not migrated yet."""
+    if up.db != "postgres":
+        return
     port = up.ports["postgres"]
     if not _wait_watching(lambda: postgres.accepts_connections(port), ["postgres"]):
         raise WorkshopError(f"postgres is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines('postgres')}")

@@ -19,7 +19,7 @@ import ipaddress
 import logging
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import etcd
 
@@ -88,10 +88,13 @@ class Snapshot:
         """Return the service called `name`, added if it is new."""
         return self.services.setdefault(name, Backend(name))
 
+    def locations(self) -> dict[str, str]:
+        """Return which service says of itself that it answers which prefix."""
+        return {prefix: service.name for service in self.services.values() for prefix in service.locations}
+
     def table(self) -> dict[str, str]:
         """Return which service answers which prefix: the services' locations, then the routes over them."""
-        locations = {prefix: service.name for service in self.services.values() for prefix in service.locations}
-        return locations | {prefix: name for prefix, name in self.routes.items() if name in self.services}
+        return self.locations() | {prefix: name for prefix, name in self.routes.items() if name in self.services}
 
 
 class Registry:
@@ -104,11 +107,27 @@ class Registry:
         # urllib3 would try four times, and wait TIMEOUT each time: our callers decide what is tried again, and when.
         self.etcd.http.connection_pool_kw["retries"] = False
 
-    def register(self, service: Backend, instance: str) -> None:
-        """Announce an instance, and with it what the load balancer needs to know of its service."""
+    def announce(self, service: Backend) -> None:
+        """Say what the load balancer needs to know of a service; an instance of it need not be there yet."""
         self._set(f"/services/{service.name}/location", " ".join(service.locations))
         self._set(f"/services/{service.name}/backend/balance", service.balance)
         self._set(f"/services/{service.name}/backend/sticky", " ".join(service.sticky))
+
+    def forget(self, service: str) -> None:
+        """Remove all that is known of a service whose instances are gone."""
+        self._delete(f"/services/{service}", recursive=True)
+
+    def set_route(self, prefix: str, service: str) -> None:
+        """Have a service answer a path prefix, whatever the locations say."""
+        self._set(_route_key(prefix), service)
+
+    def remove_route(self, prefix: str) -> None:
+        """Let the locations decide again who answers a path prefix."""
+        self._delete(_route_key(prefix))
+
+    def register(self, service: Backend, instance: str) -> None:
+        """Announce an instance, and with it its service."""
+        self.announce(service)
         upstream = service.upstreams[instance]
         value = f"{upstream.address} weight {upstream.weight}"
         self._call(self.etcd.write, self._upstream(service.name, instance), value, ttl=TTL)
@@ -163,9 +182,9 @@ class Registry:
         if self._get(key) != value:
             self._call(self.etcd.write, key, value)
 
-    def _delete(self, key: str) -> None:
+    def _delete(self, key: str, recursive: bool = False) -> None:
         try:
-            self._call(self.etcd.delete, key)
+            self._call(self.etcd.delete, key, recursive=recursive)
         except etcd.EtcdKeyNotFound:
             log.info("%s was gone already", key)
 
@@ -199,6 +218,11 @@ def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
         case _:
             return False
     return True
+
+
+def _route_key(prefix: str) -> str:
+    """Return the key of a route. Escaped once for its name, in which a slash would begin a folder; once for the URL."""
+    return f"/routes/{quote(quote(prefix, safe=''), safe='')}"
 
 
 def _is_name(value: str) -> bool:

@@ -32,10 +32,17 @@ class Up:
     ready: bool = False  # `up` has seen it answer
     previous: dict[str, str] = field(default_factory=dict)  # service → the version before, to which `rollback` goes
     canaries: dict[str, str] = field(default_factory=dict)  # service → the version that one instance tries out
+    steps: int = 0  # of the way to the next stage that are done
+    has_begun: bool = False  # a further one has: unless a command is at work on it, it was interrupted
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['public']}/"
+
+    @property
+    def is_on_the_way(self) -> bool:
+        """Tell whether it is between its stage and the next one."""
+        return self.steps > 0 or self.has_begun
 
     @property
     def stats_url(self) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from workshop import paths, ports, postgres, stores, supervisor
+from workshop import haproxy, paths, ports, postgres, stores, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.stage import Service, Stage
 from workshop.state import Up
@@ -56,6 +56,7 @@ def states(stage: Stage) -> dict[str, str]:
 def report(stage: Stage, up: Up) -> dict:
     """Return what `status --json` prints."""
     programs = stage.services | stage.workers
+    answered = routes()
     return {
         "stage": up.stage,
         "url": up.url,
@@ -65,7 +66,7 @@ def report(stage: Stage, up: Up) -> dict:
         "services": [
             {
                 "name": name,
-                "routes": programs[name].routes if isinstance(programs[name], Service) else [],
+                "routes": sorted(prefix for prefix, service in answered.items() if service == name),
                 "version": up.versions[service_of(programs[name])],
                 "instances": [vars(instance) for instance in found],
             }
@@ -73,6 +74,15 @@ def report(stage: Stage, up: Up) -> dict:
         ],
         "stores": _stores(stage, up),
     }
+
+
+def routes() -> dict[str, str]:
+    """Return which service answers which path prefix, by the load balancer's map; empty when it is away."""
+    try:
+        found = Runtime(paths.HAPROXY).map(paths.HAPROXY / haproxy.ROUTES)
+    except HAProxyUnavailable:
+        return {}
+    return {key.rstrip("/") or "/": service for key, service in found.items()}
 
 
 def service_of(program) -> str:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from workshop import stage, state
+from workshop import evolution, stage, state
 from workshop import status as system_status
 
 INTERVAL = 0.5  # seconds between two looks with --watch
@@ -19,7 +19,7 @@ COLOURS = {"UP": "green", "STARTING": "yellow", "DRAIN": "yellow", "DOWN": "red"
 def command(as_json: bool, watch: bool) -> None:
     """Show what runs, as the load balancer sees it."""
     up = state.load()
-    wanted = stage.load(up.stage, up.counts)
+    wanted = evolution.current(up)
     if as_json:
         click.echo(json.dumps(system_status.report(wanted, up), indent=2))
     elif watch:
