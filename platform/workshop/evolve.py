@@ -97,6 +97,7 @@ def _begin(up: Up, way: Evolution, number: int) -> Up:
             # All of them now: for a new service HAProxy is reloaded, for its instances it is not.
             registry.announce(Backend(service.name, service.routes, service.balance, service.sticky))
     here = dataclasses.replace(up, stage=way.before.name, steps=number, has_begun=True)
+    here.routes = way.routes_at(done) | up.routes
     here.save()
     return here
 
@@ -107,6 +108,7 @@ def _arrive(here: Up, way: Evolution, done: int) -> Up:
     if done == len(way.steps):
         arrived = dataclasses.replace(arrived, stage=way.after.name, steps=0)
     if not arrived.steps:
+        arrived.routes = {}
         _tidy(way, evolution.current(arrived), Registry(arrived.registry))
     arrived.save()
     return arrived
@@ -199,6 +201,8 @@ def _move(
     elif not routing.are_in_force(new):  # otherwise they have been moved, and changed there since
         with records.open_stores(here, rows.source, rows.target) as (source, target):
             _move_rows(source, target, rows, Registry(here.registry), old, new, say)
+    here.routes |= new
+    here.save()
     for name in set(old.values()):
         routing.wait_for_requests(name)
         if step.routes.keys() & set(there.services[name].sticky):
