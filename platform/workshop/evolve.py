@@ -49,8 +49,10 @@ def take(up: Up, way: Evolution, say: Progress) -> Up:
     _share(step, here, say)
     for name in step.roll:
         _roll(way.at(number + 1), here, name, say)
+    old, new = way.routes_at(number), way.routes_at(number + 1)
+    _copy_early(step, step.rows, here, new, say)
     with _workers_paused(there, here, {name: after for name, (_, after) in step.settings.items()}, say):
-        _move(step, step.rows, there, here, way.routes_at(number), way.routes_at(number + 1), say)
+        _move(step, step.rows, there, here, old, new, say)
     _share(step, here, say)
     for name in step.retire:
         _retire(there, here, name, say)
@@ -65,8 +67,10 @@ def undo(up: Up, way: Evolution, number: int, say: Progress) -> Up:
         _start(there, here, name, say)
     _share(step, here, say)
     rows = step.rows and dataclasses.replace(step.rows, source=step.rows.target, target=step.rows.source)
+    old, new = way.routes_at(number + 1), way.routes_at(number)
+    _copy_early(step, rows, here, new, say)
     with _workers_paused(there, here, {name: before for name, (before, _) in step.settings.items()}, say):
-        _move(step, rows, there, here, way.routes_at(number + 1), way.routes_at(number), say)
+        _move(step, rows, there, here, old, new, say)
     for name in step.roll:
         _roll(way.at(number), here, name, say)
     _share(step, here, say)
@@ -188,6 +192,17 @@ def _workers_paused(there: Stage, here: Up, settings: dict[str, str], say: Progr
             operations.start_missing(there, here, names)
 
 
+def _copy_early(step: Step, rows: Rows | None, here: Up, new: dict[str, str], say: Progress) -> None:
+    """Copy what there is while its service goes on serving, until little is left."""
+    if rows is None or routing.are_in_force({prefix: new[prefix] for prefix in step.routes}):
+        return
+    with records.open_stores(here, rows.source, rows.target) as (source, target):
+        while copied := records.copy_early(source, target, rows):
+            say(f"{', '.join(rows.tables)}: {copied} rows copied")
+            if copied < records.CHUNK:
+                return
+
+
 def _move(
     step: Step, rows: Rows | None, there: Stage, here: Up, old: dict[str, str], new: dict[str, str], say: Progress
 ) -> None:
@@ -221,10 +236,6 @@ def _move_rows(
     say: Progress,
 ) -> None:
     """Move rows and routes, while writes to these routes are held."""
-    copied = records.CHUNK
-    while copied >= records.CHUNK:  # what was written while the many were copied are few
-        copied = records.copy_early(source, target, rows)
-        say(f"{', '.join(rows.tables)}: {copied} rows copied")
     with routing.held(new) as hold:
         for name in set(old.values()):
             routing.wait_for_requests(name)

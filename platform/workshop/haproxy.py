@@ -107,6 +107,10 @@ class Session:
     is_websocket: bool
 
 
+def _is_websocket(session: str) -> bool:
+    return "MSG_TUNNEL" in session
+
+
 class Runtime:
     """HAProxy's Runtime API. Every method raises HAProxyUnavailable when it does not answer or refuses."""
 
@@ -204,18 +208,22 @@ class Runtime:
         server = re.escape(name) if name else r"\S+"
         wanted = re.compile(rf"\n +backend={re.escape(backend)} .*\n +server={server} ")
         return [
-            Session(worker, block.split(":")[0], int(re.search(r" id=(\d+)", block)[1]), "MSG_TUNNEL" in block)
+            Session(worker, block.split(":")[0], int(re.search(r" id=(\d+)", block)[1]), _is_websocket(block))
             for worker in self.workers()
-            for block in re.split(r"\n(?=0x)", self.ask("show sess all", worker))
+            for block in self._sessions(worker)
             if wanted.search(block)
         ]
+
+    def _sessions(self, worker: str) -> list[str]:
+        """Return all that HAProxy says of each session of a worker."""
+        return re.split(r"\n(?=0x)", self.ask("show sess all", worker))
 
     def outdated_clients(self) -> int:
         """Return how many clients have a connection to a worker from before a reload, WebSockets apart."""
         total = 0
         for worker in self.workers()[1:]:
             connections = re.search(r"(?m)^CurrConns: (\d+)", self.ask("show info", worker))
-            websockets = self.ask("show sess all", worker).count("MSG_TUNNEL")
+            websockets = sum(_is_websocket(session) for session in self._sessions(worker))
             total += int(connections[1]) - websockets if connections else 0  # None: it has just ended
         return total
 

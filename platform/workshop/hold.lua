@@ -3,8 +3,7 @@
 -- The map says of which prefixes, and until when, in seconds since 1970. An entry that is removed lets them go at once;
 -- one that was left behind by somebody who died lets them go at its time. Where they go then, the routes decide then.
 
-local map_file = ...
-local holds = Map.new(map_file, Map._beg)
+local holds = Map.new(os.getenv("HOLDS"), Map._beg)
 local POLL = 10 -- milliseconds between two looks
 
 local function is_held(path)
