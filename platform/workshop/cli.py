@@ -13,7 +13,7 @@ from workshop.errors import WorkshopError
 COMMANDS = (
     "setup", "doctor", "up", "down", "status", "logs", "open",
     "scale", "kill", "stop", "start", "restart",
-    "build", "upgrade", "rollback", "canary", "promote", "abort", "probe", "bench", "demo", "test",
+    "build", "upgrade", "rollback", "canary", "promote", "abort", "probe", "bench", "demo", "diff", "test",
 )  # fmt: skip
 
 
