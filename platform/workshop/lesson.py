@@ -13,7 +13,6 @@ from workshop.errors import WorkshopError
 
 TABLE = tomllib.loads(Path(__file__).with_name("topics.toml").read_text())
 TOPICS = TABLE["topics"]
-KINDS = ("unchanged", "moved", "changed", "new", "gone")
 WITHIN_A_SERVICE = ("parley", "migrations", "tests")  # folders that say nothing of which service it is
 NO_SOURCES = {"__pycache__", "node_modules", "lib"}  # folders that git ignores, too
 CONTEXT = 3  # unchanged lines shown around each change, as git does
@@ -41,7 +40,7 @@ class Change:
 
     @property
     def kind(self) -> str:
-        """Return which of KINDS it is."""
+        """Return whether it is new, gone, changed, moved (and not a line changed) or unchanged."""
         if not (self.old and self.new):
             return "new" if self.new else "gone"
         if self.before != self.after:
@@ -87,7 +86,7 @@ class Chapter:
     """What a topic has to show."""
 
     topic: str
-    why: list[str]  # a paragraph for each stage on the way
+    why: dict[str, str]  # a paragraph for each stage on the way
     changes: list[Change]
 
     def of_kind(self, kind: str) -> list[Change]:
@@ -117,40 +116,41 @@ def chapters(earlier: str, later: str, topic: str | None = None, everything: boo
     """
     if topic and topic not in TOPICS:
         raise WorkshopError(f"There is no topic {topic!r}: choose {' or '.join(TOPICS)}.")
+    old, new = stage.folder(earlier), stage.folder(later)
     steps = steps_between(earlier, later)
     found = {name: [] for name in TOPICS}
-    for change in changes(read(stage.folder(earlier)), read(stage.folder(later))):
+    for change in changes(read(old), read(new)):
         if everything or not matches(change.path, TABLE["aside"]):
             found[topic_of(change.path)].append(change)
     return [
-        Chapter(name, [TOPICS[name][step] for step in steps], sorted(found[name], key=place_in_table))
+        Chapter(name, {step: TOPICS[name][step].strip() for step in steps}, sorted(found[name], key=place_in_table))
         for name in ([topic] if topic else TOPICS)
     ]
 
 
 def moves(changes: list[Change]) -> Iterator[str]:
     """Yield a line for each folder from which files moved into another one."""
-    for (old, new), together in groupby(changes, key=lambda change: (parent(change.old), parent(change.new))):
-        names = [(change.old.split("/")[-1], change.new.split("/")[-1]) for change in together]
-        listed = ", ".join(name if before == name else f"{before} → {name}" for before, name in names)
-        yield f"{old}/ → {new}/: {listed}"
+
+    def folders(files: tuple[Path, Path]) -> tuple[Path, Path]:
+        return files[0].parent, files[1].parent
+
+    moved = sorted(((Path(change.old), Path(change.new)) for change in changes), key=folders)
+    for (before, after), files in groupby(moved, key=folders):
+        names = (old.name if old.name == new.name else f"{old.name} → {new.name}" for old, new in files)
+        yield f"{before}/ → {after}/: {', '.join(names)}"
 
 
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def parent(path: str) -> str:
-    return path.rpartition("/")[0] or "."
-
-
 def steps_between(earlier: str, later: str) -> list[str]:
-    """Return the stages that are reached on the way."""
-    stage.folder(earlier), stage.folder(later)
+    """Return the stages that are reached on the way. Raises WorkshopError when there is no way forward."""
     known = list(stage.stages())
-    if known.index(earlier) >= known.index(later):
+    steps = known[known.index(earlier) + 1 : known.index(later) + 1]
+    if not steps:
         raise WorkshopError(f"{later} does not come after {earlier}: name the earlier stage first, then a later one.")
-    return [name for name in known if earlier < name <= later]
+    return steps
 
 
 def read(folder: Path) -> Files:
@@ -194,9 +194,8 @@ def name_of(path: str) -> str:
 def topic_of(path: str) -> str:
     """Return the topic of a file. Raises WorkshopError if there is not exactly one."""
     folder = path.split("/")[0]
-    if folder in TOPICS:
-        return folder
-    topics = [topic for topic in TOPICS if matches(path, TOPICS[topic]["files"])]
+    topics = [topic for topic, has in TOPICS.items() if folder in has["folders"]]
+    topics = topics or [topic for topic, has in TOPICS.items() if matches(path, has["files"])]
     if len(topics) != 1:
         found = " and ".join(topics) or "no topic"
         raise WorkshopError(f"{path} belongs to {found}: name it once in platform/workshop/topics.toml.")
@@ -206,12 +205,12 @@ def topic_of(path: str) -> str:
 def place_in_table(change: Change) -> tuple[int, str]:
     """Return by what the files of a topic are sorted: first those that the table names, in its order."""
     patterns = TOPICS[topic_of(change.path)]["files"]
-    return next(
-        (n for n, pattern in enumerate(patterns) if matches(change.path, [pattern])), len(patterns)
-    ), change.path
+    places = [place for place, pattern in enumerate(patterns) if matches(change.path, [pattern])]
+    return min(places, default=len(patterns)), change.path
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Return whether the name of a file is one of these, of which a * stands for any text."""
     return any(fnmatchcase(name_of(path), pattern) for pattern in patterns)
 
 

@@ -43,7 +43,7 @@ def test_the_table_names_nothing_that_is_not_there():
 def test_every_topic_says_why_it_changes_on_the_way_to_each_stage():
     for topic in lesson.TOPICS.values():
         for name in STAGES[1:]:
-            assert topic[name].endswith(".")
+            assert 1 <= topic[name].count(". ") + 1 <= 3 and topic[name].endswith(".")
 
 
 @each_lesson
@@ -196,7 +196,9 @@ def test_the_page_shows_every_line_side_by_side_and_loads_nothing(tmp_path):
     assert not {"url(", "@import"} & set(page.findtext(".//style").split())
     for chapter in lesson.chapters("stage0", "stage2"):
         section = page.get_element_by_id(chapter.topic)
-        assert [p.text for p in section.findall("p")] == chapter.why
+        assert [p.text_content() for p in section.findall("p")] == [
+            f"{step} {why}" for step, why in chapter.why.items()
+        ]
         changed = [
             (len(t.xpath(".//td[@class='removed']")), len(t.xpath(".//td[@class='added']")))
             for t in section.findall("table")
@@ -210,9 +212,9 @@ def test_a_program_on_the_page_stays_text():
     lines = ["<script>alert(1)</script>", "", "& {{ '</code>' }}"]
     change = lesson.Change(None, "ui/parley/page.html", [], lines)
     page = lxml.html.fromstring(
-        lesson_page.render("stage0", "stage1", [lesson.Chapter("ui", ["<b>why</b>"], [change])])
+        lesson_page.render("stage0", "stage1", [lesson.Chapter("ui", {"stage1": "<b>why</b>"}, [change])])
     )
 
     assert [code.text_content() for code in page.iter("code")] == lines
-    assert page.find(".//section/p").text == "<b>why</b>"
+    assert page.find(".//section/p").text_content() == "stage1 <b>why</b>"
     assert not page.xpath("//script")

@@ -36,10 +36,11 @@ def command(earlier: str, later: str, topic: str | None, everything: bool, file:
 def lines(chapter: lesson.Chapter, earlier: str, later: str, in_full: bool) -> Iterator[str]:
     """Yield what a terminal shows of a topic: why, what has become of its files, and their diffs."""
     yield click.style(f"{chapter.topic}: {earlier} → {later}", bold=True, underline=True)
-    for paragraph in chapter.why:
-        yield f"\n{click.wrap_text(paragraph, min(WIDEST, shutil.get_terminal_size().columns))}"
+    width = min(WIDEST, shutil.get_terminal_size().columns)
+    for step, why in chapter.why.items():
+        yield click.wrap_text(f"\n{step}: {why}", width)
     for heading, files in chapter.summary().items():
-        yield click.style(f"\n{heading}", bold=True)
+        yield "\n" + click.style(heading, bold=True)
         yield from (f"  {file}" for file in files)
     for change in chapter.of_kind("changed") + (chapter.of_kind("new") if in_full else []):
         diff = list(change.unified(earlier, later))
