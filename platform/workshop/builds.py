@@ -15,7 +15,7 @@ from workshop.errors import WorkshopError
 from workshop.stage import Service
 
 # What a service does not need to run: an image would not contain it either.
-LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "tests", "node_modules", "stage.toml", "pytest.ini")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "tests", "node_modules", "stage.toml", "pytest.ini", "README.md")
 DIGEST = "DIGEST"  # beside the build: of the code that it was made from
 
 

@@ -7,20 +7,24 @@ from workshop import paths
 
 # What is run, one pytest after the other: each folder of tests is independent of the others.
 STAGE0 = (["stage0-monolith/tests"],)
+STAGE1 = (["stage1-strangler/monolith/tests"], ["stage1-strangler/bridge/tests"])
 STAGE2 = tuple(
     [f"stage2-microservices/{folder}/tests"] for folder in ("common", "ui", "tokens", "users", "messages", "socketio")
 )
+ON_STAGE1 = ("--stage", "stage1")
 ON_STAGE2 = ("--stage", "stage2")
 ON_POSTGRES = ("--db", "postgres")
 PARTS = {
-    "unit": (*STAGE0, *STAGE2, ["platform/tests/unit"]),
+    "unit": (*STAGE0, *STAGE1, *STAGE2, ["platform/tests/unit"]),
     "stage0": STAGE0,
+    "stage1": STAGE1,
     "stage2": STAGE2,
     "platform": (["platform/tests"], ["platform/tests/test_faults.py", "platform/stage2", *ON_STAGE2]),
-    "contract": (["platform/contract"], ["platform/contract", *ON_STAGE2]),
+    "contract": (["platform/contract"], ["platform/contract", *ON_STAGE1], ["platform/contract", *ON_STAGE2]),
 }
 ALL = (
     *STAGE0,
+    *STAGE1,
     *STAGE2,
     # Another version is rolled out in stage 2, below; here only that of a service with workers.
     ["platform/tests", "platform/contract", "-k", "not test_rollout or its_rollback or bad_input"],
@@ -31,6 +35,7 @@ ALL = (
         "platform/contract",
         *ON_STAGE2,
     ],
+    ["platform/contract", *ON_STAGE1],
     # Of the faults, those that the database sees.
     [
         "platform/tests/test_faults.py",
@@ -43,7 +48,7 @@ ALL = (
     # The monolith on PostgreSQL: what reaches the database; attacks and browsers do not see the difference.
     ["platform/contract", *ON_POSTGRES, "-k", "not attacks and not test_page"],
 )
-WITHOUT_BROWSER = ("unit", "stage0", "stage2")
+WITHOUT_BROWSER = ("unit", "stage0", "stage1", "stage2")
 SLOWEST = 15  # tests whose times are printed
 
 
@@ -54,9 +59,10 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     """Run the test suite, or the part of it called WHAT; OPTIONS go to pytest.
 
     \b
-    unit      fast, no servers but Redis        stage0     the monolith's own tests
-    platform  real HAProxy, etcd and Redis      stage2     each service's own tests
-    contract  the API of the running application
+    unit      fast, no servers but Redis: the tests of all stages, and the platform's
+    stage0    the monolith's own tests          stage1    those of what is left of it, and of the bridge
+    stage2    each service's own tests          platform  real HAProxy, etcd and Redis
+    contract  the API of the running application, stage by stage
     """
     what, options = (words[0], words[1:]) if words and not words[0].startswith("-") else (None, words)
     if what and what not in PARTS:
