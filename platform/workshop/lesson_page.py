@@ -17,7 +17,7 @@ FORMATTER = HtmlFormatter(nowrap=True)
 def render(earlier: str, later: str, chapters: list[Chapter]) -> str:
     """Return the page, as HTML."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=True)
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
     environment.filters["in_colour"] = in_colour
     return environment.get_template("lesson.html.j2").render(
         earlier=earlier, later=later, chapters=chapters, styles=FORMATTER.get_style_defs("code")

@@ -12,7 +12,7 @@ WIDEST = 100  # columns of a paragraph
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}  # of a diff's lines, by what they begin with
 
 
-@click.command("diff", epilog="Example: ./workshop diff stage0 stage2 users   or   … stage0 stage2 --html lesson.html")
+@click.command("diff", epilog="Example: ./workshop diff stage0 stage1 tokens")
 @click.argument("earlier", metavar="FROM")
 @click.argument("later", metavar="TO")
 @click.argument("topic", metavar=f"[{'|'.join(lesson.TOPICS)}]", required=False)
