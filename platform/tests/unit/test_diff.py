@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from workshop import lesson, lesson_page, stage
 from workshop.commands import diff
 
-MOST_CHANGE = 70  # percent of its lines that a moved resource keeps: else the diff shows a rewrite, not a move
+LEAST_KEPT = 70  # percent of its lines that a moved resource keeps: else the diff shows a rewrite, not a move
 REWRITTEN = {"tasks.py"}  # no move: stage 2 has threads where the others have Celery
 STAGES = list(stage.stages())
 each_stage = pytest.mark.parametrize("name", STAGES)
@@ -48,19 +48,18 @@ def test_every_topic_says_why_it_changes_on_the_way_to_each_stage():
 
 @each_lesson
 def test_a_moved_resource_keeps_most_of_its_lines(earlier, later, print_figure):
+    moved = []
     for chapter in lesson.chapters(earlier, later):
         added, removed = (sum(getattr(change, what) for change in chapter.changes) for what in ("added", "removed"))
         print_figure(f"diff {earlier} → {later}, {chapter.topic}: {added} lines added, {removed} removed")
-        named = [
-            change for change in chapter.changes if lesson.matches(change.path, lesson.TOPICS[chapter.topic]["files"])
-        ]
-        if chapter.topic == "platform":
-            continue  # what stands around the resources
-        moved = [change for change in named if change.old and change.new and change.old != change.new]
-        for change in moved:
-            if change.kind == "changed":
-                print_figure(f"    {change.places} keeps {change.percent_kept} % of its lines")
-            assert change.percent_kept >= MOST_CHANGE or lesson.name_of(change.path) in REWRITTEN, change.places
+        moved += [change for change in chapter.changes if change.old and change.new and change.old != change.new]
+    # The wiring, the settings, the schema and the requirements were everybody's: they are divided, not moved.
+    resources = [change for change in moved if lesson.topic_of(change.old) != "platform"]
+    assert len(resources) >= 15
+    for change in resources:
+        if change.kind == "changed":
+            print_figure(f"    {change.places} keeps {change.percent_kept} % of its lines")
+        assert change.percent_kept >= LEAST_KEPT or lesson.name_of(change.old) in REWRITTEN, change.places
 
 
 # What has become of a file
