@@ -89,6 +89,14 @@ def stages() -> dict[str, Path]:
     return {path.parent.name.split("-")[0]: path.parent for path in sorted(paths.REPOSITORY.glob(f"stage*/{FILE}"))}
 
 
+def folder(name: str) -> Path:
+    """Return the folder of the stage called `name`. Raises WorkshopError when there is none."""
+    known = stages()
+    if name not in known:
+        raise WorkshopError(f"There is no stage {name!r}: choose {' or '.join(known)}.")
+    return known[name]
+
+
 def load(name: str, chosen: Collection[str] = ()) -> Stage:
     """Read the stage called `name`, of its optional services only the `chosen`, among which others may be.
 
@@ -109,10 +117,7 @@ def load_with(name: str, asked_for: Collection[str]) -> Stage:
 
 
 def _whole(name: str) -> Stage:
-    known = stages()
-    if name not in known:
-        raise WorkshopError(f"There is no stage {name!r}: choose {' or '.join(known)}.")
-    return read(name, known[name])
+    return read(name, folder(name))
 
 
 def read(name: str, folder: Path) -> Stage:
