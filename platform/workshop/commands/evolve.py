@@ -70,4 +70,6 @@ def show(console: Console, way: Evolution, number: int, prefix: str) -> None:
 
 def pause(yes: bool) -> None:
     if not yes:
-        click.pause("Any key to do it, Ctrl-C to leave it …")
+        click.echo("Any key to do it, Ctrl-C to leave it …", nl=False)
+        click.getchar()  # not `pause`, for which Ctrl-C is a key like any other
+        click.echo()
