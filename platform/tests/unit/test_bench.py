@@ -1,12 +1,16 @@
 """What the bench counts, and how it shows what it has found."""
 
+import dataclasses
 import io
+import json
 import subprocess
+from itertools import pairwise
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
-from workshop import bench, builds, processes, stage
+from workshop import bench, builds, commands, processes, stage
 from workshop.bench import Report, Row
 from workshop.commands.bench import sentences, table
 
@@ -180,3 +184,16 @@ def test_beside_the_figures_stands_what_a_stage_wins_and_loses_if_it_says_so():
         "wins It has several.",
         "loses It has arrows.",
     ]
+
+
+def test_people_and_programs_get_the_figures_and_the_sentences(monkeypatch):
+    monkeypatch.setattr(bench, "run", lambda stages, seconds, say: REPORT)
+    monkeypatch.setattr(commands.bench, "INTERRUPTS", ())
+    monkeypatch.setenv("COLUMNS", str(SMALL_TERMINAL))
+    printed = CliRunner().invoke(commands.bench.command).output
+    report = json.loads(CliRunner().invoke(commands.bench.command, ["--json"]).output)
+
+    assert max(map(len, printed.splitlines())) <= SMALL_TERMINAL
+    for earlier, later in pairwise(("÷ stage0", "with the platform", "It has [one] part.", "Hops: how often")):
+        assert 0 < printed.index(earlier) < printed.index(later)
+    assert report == dataclasses.asdict(REPORT)
