@@ -62,6 +62,8 @@ class Stage:
     stores: dict[str, Store]
     services: dict[str, Service]
     workers: dict[str, Worker]
+    wins: str = ""  # for the bench, a sentence each: what is better in this stage than in another, and what is worse
+    loses: str = ""
 
     def only(self, chosen: Collection[str]) -> "Stage":
         """Return the stage without the optional services, and their workers, that are not among the `chosen`."""
@@ -138,8 +140,9 @@ class Reader:
         self.text = text
 
     def stage(self, name: str, tables: dict) -> Stage:
-        self.keys("", tables, ["title", "stores", "services", "workers"])
+        self.keys("", tables, ["title", "wins", "loses", "stores", "services", "workers"])
         title = self.text_value("", tables, "title")
+        sentences = {key: self.text_value("", tables, key) for key in ("wins", "loses") if key in tables}
         stores = {key: self.store(key, table) for key, table in self.tables(tables, "stores")}
         services = {key: self.service(key, table, stores) for key, table in self.tables(tables, "services")}
         workers = {key: self.worker(key, table, services) for key, table in self.tables(tables, "workers")}
@@ -148,7 +151,7 @@ class Reader:
         for key in workers:
             if key in services:
                 self.wrong("workers", key, "a service has this name already: choose another")
-        return Stage(name, title, stores, services, workers)
+        return Stage(name, title, stores, services, workers, **sentences)
 
     def store(self, name: str, table: dict) -> Store:
         where = f"stores.{name}"
