@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from conftest import at_full_strength
-from contract.conftest import Client, bearer
+from contract.conftest import EXPANDED_WITHIN, Client, Site, bearer, serving
+from contract.test_page import LOST, Visitor, browser
+from playwright.sync_api import expect
 from sqlalchemy import text
 from tests.load import assert_flawless, frozen, pid_of, summary
 
@@ -24,6 +26,8 @@ from workshop import evolution
 from workshop.probe import Probe
 from workshop.routing import HOLD
 from workshop.waiting import wait_until
+
+__all__ = ["browser"]  # a fixture, which the contract's tests have as well
 
 USERS, MESSAGES = 200, 5000
 POSTERS = Path(__file__).with_name("socketio_posters.py")
@@ -218,7 +222,7 @@ def test_evolve_is_killed_in_the_middle_of_every_step_and_done_again_or_undone(s
             assert len(middles) == len(STEPS[target])
             for middle, then in zip(middles, done_then, strict=False):
                 kill_in_the_middle(stage0, target, middle)
-                probe.run_for(0.5)
+                probe.run_for(HOLD + 0.5 if middle == HELD else 0.5)
                 if then == "undone":
                     stage0.run("evolve", "--back", "--yes")
                 one_step(stage0, target)
@@ -316,6 +320,30 @@ def test_what_is_taken_down_on_the_way_goes_on_from_there(before_messages):
     workshop.run("evolve", "--back", "--yes")
     assert here.read(message["id"])["source"] == "after the move"
     assert here.get("/api/messages?limit=1").headers["X-Served-By"].startswith("monolith_")
+
+
+def test_an_open_page_goes_all_the_way(stage0, browser):
+    """Who chats meanwhile need not sign in again, nor load the page again; what was still to be done is done."""
+    visitor = Visitor(browser, stage0.url).register()
+    visitor.expected = LOST
+    with serving(Site()) as site:
+        address = site.add("/page", "A title that took a while")
+        visitor.say("from the monolith")
+        expect(visitor.message("from the monolith")).to_be_visible()
+        stage0.run("evolve", "stage1", "--yes")
+        stage0.run("stop", "worker")
+        visitor.say(f"look: {address}")
+        expect(visitor.message("look:")).to_be_visible()
+        stage0.run("evolve", "stage2", "--yes")
+        expect(visitor.message("A title that took a while")).to_be_visible(timeout=EXPANDED_WITHIN * 1000)
+    other = Client(stage0.url).register()
+    other.say("from five services")
+    expect(visitor.message("from five services")).to_be_visible(timeout=5000)
+    visitor.say("and back")
+    expect(visitor.message("and back")).to_be_visible()
+    expect(visitor.banner).to_be_hidden()
+    visitor.context.close()
+    assert visitor.problems == []
 
 
 def test_fifty_flips_of_a_route_fail_no_request(stage0, print_figure):

@@ -159,10 +159,10 @@ def held(prefixes: Collection[str]) -> Iterator[Hold]:
     runtime, file = Runtime(paths.HAPROXY), paths.HAPROXY / haproxy.HOLDS
     hold = Hold()
     wanted = {prefix_key(prefix): f"{hold.ends:.3f}" for prefix in prefixes}
-    # In the file as well: a worker that is started meanwhile knows it then.
-    file.write_text("".join(f"{key} {ends}\n" for key, ends in wanted.items()))
     try:
         runtime.set_map(file, wanted)
+        # In the file as well: a worker that is started meanwhile knows it then.
+        file.write_text("".join(f"{key} {ends}\n" for key, ends in wanted.items()))
         yield hold
     finally:
         file.write_text("")
