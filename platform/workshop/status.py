@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from workshop import haproxy, paths, ports, postgres, stores, supervisor
+from workshop import evolution, haproxy, paths, ports, postgres, stores, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.stage import Service, Stage
 from workshop.state import Up
@@ -59,6 +59,7 @@ def report(stage: Stage, up: Up) -> dict:
     answered = routes()
     return {
         "stage": up.stage,
+        "on_the_way": evolution.progress(up),
         "url": up.url,
         "stats_url": up.stats_url,
         "driver": up.driver,

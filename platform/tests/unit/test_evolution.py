@@ -74,6 +74,13 @@ def test_of_a_step_that_has_begun_both_ends_are_there():
     assert {"worker", "beat"} <= evolution.current(retiring).workers.keys()
 
 
+def test_how_far_it_is_can_be_said():
+    assert evolution.progress(UP) is None
+    assert evolution.progress(dataclasses.replace(UP, steps=2)) == "2 of 5 steps to stage1"
+    begun = dataclasses.replace(UP, has_begun=True)
+    assert evolution.progress(begun) == "0 of 5 steps to stage1, and a further one has begun"
+
+
 def test_an_optional_service_comes_along_if_it_was_asked_for():
     up = dataclasses.replace(UP, steps=1, counts={"monolith": 1, "stats": 1})
 

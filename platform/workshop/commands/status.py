@@ -39,7 +39,8 @@ def show_until_interrupted(wanted: stage.Stage, up: state.Up) -> None:
 
 
 def table(report: dict) -> Table:
-    shown = Table(title=f"{report['stage']}: {report['url']}   statistics: {report['stats_url']}", title_justify="left")
+    place = report["stage"] + (f", {report['on_the_way']}" if report["on_the_way"] else "")
+    shown = Table(title=f"{place}: {report['url']}   statistics: {report['stats_url']}", title_justify="left")
     for heading in ("service", "routes", "instance", "address", "process", "state"):
         shown.add_column(heading, overflow="fold")
     for service in report["services"]:
