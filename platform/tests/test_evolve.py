@@ -310,10 +310,12 @@ def test_what_is_taken_down_on_the_way_goes_on_from_there(before_messages):
     one_step(workshop, "stage2")
     ann = Client(workshop.url).register()
     message = ann.say("after the move")
+    torn = workshop.run("route", "/api/messages", "monolith", expect=1).stderr
     workshop.run("down")
     refused = workshop.run("up", "stage0", "--db", workshop.db, expect=1).stderr
     workshop.run("up", "stage1", "--db", workshop.db)
     here = Client(workshop.url)
+    assert "/api/messages moves together with its rows" in torn
     assert "stage1 was taken down on its way" in refused
     assert here.read(message["id"])["source"] == "after the move"
     assert here.get("/api/messages?limit=1").headers["X-Served-By"].startswith("messages_")

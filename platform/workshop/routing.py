@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 
 import requests
 
-from workshop import haproxy, paths, status
+from workshop import evolution, haproxy, paths, status
 from workshop.errors import WorkshopError
 from workshop.haproxy import Runtime, prefix_key
 from workshop.lifecycle import ANSWER_TIMEOUT, Progress
@@ -30,6 +30,8 @@ def route(up: Up, prefix: str, service: str, say: Progress) -> None:
     """Have a service answer a path prefix from now on. Raises WorkshopError, and changes nothing, if it does not."""
     if not PREFIX.fullmatch(prefix):
         raise WorkshopError(f"{prefix!r} is no path prefix: allowed is something like /api/users.")
+    if up.is_on_the_way and any(step.rows and prefix in step.routes for step in evolution.of(up).steps):
+        raise WorkshopError(f"{prefix} moves together with its rows: `./workshop evolve` does that.")
     registry = Registry(up.registry)
     snapshot = registry.snapshot()
     refuse_who_does_not_serve(snapshot, prefix, service)
