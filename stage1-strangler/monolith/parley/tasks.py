@@ -30,14 +30,10 @@ BROKER_OPTIONS = {
 
 
 def init_app(app):
-    """Set up Celery; its tasks run within the application, and only for the parts that are still here."""
+    """Set up Celery; its tasks run within the application."""
 
     class AppTask(Task):
-        part = None  # Celery's own tasks belong to none
-
         def __call__(self, *args, **kwargs):
-            if self.part and self.part not in app.config["PARTS"]:
-                return None
             with app.app_context():
                 g.request_id = self.request.get("request_id")
                 return self.run(*args, **kwargs)
@@ -74,7 +70,7 @@ def queue_expansion(message_id):
         log.warning("Message %d not queued, the sweep will find it: %s", message_id, error)
 
 
-@shared_task(part="messages")
+@shared_task
 def expand_links(message_id):
     """Expand the links of a message."""
     from . import links  # here, since a web instance needs no HTML parser and starts the faster without
@@ -82,7 +78,7 @@ def expand_links(message_id):
     links.expand(message_id)
 
 
-@shared_task(part="messages")
+@shared_task
 def sweep_links():
     """Queue what is due: not queued while Redis was away, or begun by a worker that died."""
     from . import links
@@ -91,13 +87,13 @@ def sweep_links():
         queue_expansion(message_id)
 
 
-@shared_task(part="users")
+@shared_task
 def sweep_presence():
     """Mark users as offline whose last connection has ended."""
     presence.sweep()
 
 
-@shared_task(part="messages")
+@shared_task
 def sweep_expired():
     """Delete idempotency keys older than a day."""
     with write_transaction() as session:

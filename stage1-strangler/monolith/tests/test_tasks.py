@@ -1,6 +1,7 @@
 import time
 
 import pytest
+from sqlalchemy import update
 
 from common.database import db, write_transaction
 from parley import tasks
@@ -59,27 +60,57 @@ def test_the_sweep_deletes_what_has_expired(ann):
     assert [key.created_at for key in db.session.query(IdempotencyKey)] == [now - DAY + 60]
 
 
-@pytest.mark.parametrize(
-    ("parts", "done"),
-    [("users messages", {"expand", "find_due", "sweep"}), ("users", {"sweep"}), ("messages", {"expand", "find_due"})],
-)
-def test_for_a_part_that_has_left_nothing_is_done(make_app, environ, monkeypatch, parts, done):
-    called = set()
-    monkeypatch.setattr("parley.links.expand", lambda _message_id: called.add("expand"))
-    monkeypatch.setattr("parley.links.find_due", lambda: called.add("find_due") or [])
-    monkeypatch.setattr("parley.presence.sweep", lambda: called.add("sweep"))
-    make_app({**environ, "PARTS": parts})
-    tasks.expand_links.apply(args=(7,))
-    for sweep in (tasks.sweep_links, tasks.sweep_presence):
-        sweep.apply()
-    assert called == done
+# What keeps Celery from working on a row that has stayed behind when its part left: its expand_after is empty.
 
 
-def test_while_messages_are_kept_elsewhere_the_keys_are_left_alone(app, make_app, environ, ann):
+@pytest.fixture
+def message_id(ann):
+    """The id of a message whose link is to be expanded."""
+    now = int(time.time())
+    message = Message(created_at=1, updated_at=1, source="https://a.example/", html="", user_id=ann, expand_after=now)
     with write_transaction() as session:
-        session.add(Message(id=1, created_at=1, updated_at=1, source="x", html="x", user_id=ann))
-        session.flush()
-        session.add(IdempotencyKey(created_at=1, user_id=ann, key="k", digest="", message_id=1))
-    make_app({**environ, "PARTS": "users"})
-    tasks.sweep_expired.apply()
-    assert db.session.query(IdempotencyKey).count() == 1
+        session.add(message)
+    return message.id
+
+
+def empty_expand_after():
+    with write_transaction() as session:
+        session.execute(update(Message).values(expand_after=None))
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """The addresses that were fetched: a list of one list per message."""
+    calls = []
+
+    def fetch_quotes(urls):
+        calls.append(urls)
+        return [(url, "A title", "") for url in urls]
+
+    monkeypatch.setattr("parley.links.fetch_quotes", fetch_quotes)
+    return calls
+
+
+def test_what_is_queued_is_fetched_and_pushed(message_id, fetched, pushed):
+    tasks.expand_links.apply(args=(message_id,)).get()
+    assert fetched == [["https://a.example/"]]
+    assert [model["id"] for _class, model in pushed] == [message_id]
+
+
+def test_of_what_is_queued_and_not_to_be_done_any_more_nothing_is_fetched_and_nothing_pushed(
+    message_id, fetched, pushed
+):
+    empty_expand_after()
+    tasks.expand_links.apply(args=(message_id,)).get()
+    assert fetched == pushed == []
+
+
+def test_what_is_not_to_be_done_any_more_when_it_has_been_fetched_is_not_pushed(message_id, pushed, monkeypatch):
+    def fetch_quotes(urls):
+        empty_expand_after()
+        return [(url, "A title", "") for url in urls]
+
+    monkeypatch.setattr("parley.links.fetch_quotes", fetch_quotes)
+    tasks.expand_links.apply(args=(message_id,)).get()
+    assert pushed == []
+    assert db.session.get(Message, message_id).html == ""
