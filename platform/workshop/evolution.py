@@ -1,17 +1,17 @@
 """The way from one stage to the next, as the next stage's evolve.toml describes it: what there is after each step.
 
-A step says what it does by its keys, in this order: start, roll, share, rows, routes, settings, retire. `evolve.py`
-does them, and undoes them in the other order.
+A step says what it does by its keys, in this order: start, share, roll, rows and routes, retire. `evolve.py` does it,
+and undoes it.
 """
 
 import dataclasses
 import tomllib
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from workshop import stage
 from workshop.errors import WorkshopError
+from workshop.registry import owner
 from workshop.stage import Service, Stage, Worker
 from workshop.state import Up
 
@@ -24,6 +24,7 @@ class Share:
 
     table: str
     stores: list[str]
+    expires: str  # the column that says until when a row matters, in seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Rows:
     source: str
     target: str
     tables: list[str]  # one that refers to another comes after it
-    last: dict[str, str] = field(default_factory=dict)  # table → column; a row in which it is set means work: to its
-    # owner, so the row is copied when that changes, and not before
+    # Table → column: a row in which it is set means work to the service that has the table. So such rows are copied
+    # last, and in the table that was left it is set nowhere any more.
+    work: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Step:
     roll: dict[str, str] = field(default_factory=dict)  # service → folder whose stage.toml describes its next build
     share: Share | None = None
     rows: Rows | None = None
-    routes: dict[str, str] = field(default_factory=dict)  # path prefix → service that answers it from now on
-    settings: dict[str, list[str]] = field(default_factory=dict)  # of the workers: variable → value before and after
+    routes: dict[str, str] = field(
+        default_factory=dict
+    )  # path prefixes, all at once → service that answers from now on
     retire: list[str] = field(default_factory=list)  # services that have nothing left to do
 
     @classmethod
@@ -81,17 +84,17 @@ class Evolution:
         return Stage(self.before.name, f"{self.before.title}, on the way", stores, services, workers)
 
     def routes_at(self, done: int) -> dict[str, str]:
-        """Return which service answers each prefix that one of the two stages declares, after so many steps."""
-        answers = _locations(self.before)
-        owners = {prefix: _owner(answers, prefix) for prefix in sorted(answers | _locations(self.after))}
-        for step in self.steps[:done]:
-            owners |= step.routes
-        return owners
+        """Return which service answers what one of the two stages declares, after so many steps.
 
-    @cached_property
-    def names(self) -> set[str]:
-        """Return the services of both."""
-        return {*self.before.services, *self.after.services}
+        Prefixes that move at once are one route.
+        """
+        answers = _locations(self.before)
+        at_once = {prefix: prefixes for step in self.steps for prefixes in step.routes for prefix in prefixes.split()}
+        declared = sorted(answers.keys() | _locations(self.after).keys())
+        routes = {at_once.get(prefix, prefix): owner(answers, prefix) for prefix in declared}
+        for step in self.steps[:done]:
+            routes |= step.routes
+        return routes
 
 
 def _declare(services: dict[str, Service], workers: dict[str, Worker], source: Stage, name: str) -> None:
@@ -101,11 +104,6 @@ def _declare(services: dict[str, Service], workers: dict[str, Worker], source: S
 
 def _locations(declared: Stage) -> dict[str, str]:
     return {prefix: service.name for service in declared.services.values() for prefix in service.routes}
-
-
-def _owner(answers: dict[str, str], prefix: str) -> str:
-    """Return the service of the longest prefix that covers this one."""
-    return answers[max((p for p in answers if f"{prefix}/".startswith(p.rstrip("/") + "/")), key=len)]
 
 
 def of(up: Up) -> Evolution:

@@ -187,6 +187,11 @@ class Runtime:
         """Return the entries of a map as they are in force."""
         return dict(line.split()[1:3] for line in self.ask(f"show map {file}").splitlines() if line)
 
+    def routes(self) -> dict[str, str]:
+        """Return which service answers which path prefix."""
+        found = self.map(self.socket.parent / ROUTES)
+        return {key.rstrip("/") or "/": service for key, service in found.items()}
+
     def set_map(self, file: Path, wanted: dict[str, str]) -> None:
         """Change the entries of a map, one by one, to those wanted."""
         known = self.map(file)

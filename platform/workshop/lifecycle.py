@@ -12,6 +12,7 @@ import requests
 from workshop import (
     balancer,
     builds,
+    copies,
     evolution,
     paths,
     ports,
@@ -79,6 +80,8 @@ def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progres
         say(f"{left.stage} goes on from where it was on its way to the next stage.")
         new.steps, new.has_begun, new.routes = left.steps, left.has_begun, left.routes
         new.settings |= left.settings
+    else:
+        copies.unmark(new, stage.stores)
     try:
         _bring_up(stage, new, say)
     except BaseException:  # the interrupt key too: nothing may be left half running
@@ -301,7 +304,8 @@ def tear_down() -> list[str]:
 
 
 def _remember_the_way() -> None:
-    """Keep, beside the data, where a stage was on its way to the next one."""
+    """Keep, beside the data, where a stage was on its way to the next one, and where its routes led."""
     with contextlib.suppress(WorkshopError, OSError):
         if (up := state.load()).is_on_the_way and up.ready:
+            up.routes = balancer.LastGood(paths.HAPROXY / "last_good.json").routes
             up.save(paths.ON_THE_WAY)

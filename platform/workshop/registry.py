@@ -6,7 +6,7 @@ The layout is one that public HAProxy templates for etcd use, so that a service 
     /services/<service>/backend/balance       roundrobin
     /services/<service>/backend/sticky        /socket.io           prefixes that stay with one instance
     /services/<service>/upstream/<instance>   127.0.0.1:21034 weight 100   with a TTL: its sidecar keeps it alive
-    /routes/<prefix, slashes escaped>         <service>            wins over the locations
+    /routes/<prefixes, slashes escaped>       <service>            wins over the locations; all of them move at once
     /drained/<service>/<instance>             127.0.0.1:21034      the load balancer's word to a stopping sidecar
 
 What stands in the registry may have been written by anybody, and ends up in the load balancer's configuration:
@@ -81,7 +81,7 @@ class Snapshot:
     """Everything that the registry holds at one moment."""
 
     services: dict[str, Backend]
-    routes: dict[str, str]  # prefix → service
+    routes: dict[str, str]  # prefixes, separated by spaces → service
     index: int  # etcd's, to watch from
 
     def service(self, name: str) -> Backend:
@@ -94,7 +94,8 @@ class Snapshot:
 
     def table(self) -> dict[str, str]:
         """Return which service answers which prefix: the services' locations, then the routes over them."""
-        return self.locations() | {prefix: name for prefix, name in self.routes.items() if name in self.services}
+        known = {prefixes: name for prefixes, name in self.routes.items() if name in self.services}
+        return self.locations() | {prefix: name for prefixes, name in known.items() for prefix in prefixes.split()}
 
 
 class Registry:
@@ -117,13 +118,13 @@ class Registry:
         """Remove all that is known of a service whose instances are gone."""
         self._delete(f"/services/{service}", recursive=True)
 
-    def set_route(self, prefix: str, service: str) -> None:
-        """Have a service answer a path prefix, whatever the locations say."""
-        self._set(_route_key(prefix), service)
+    def set_route(self, prefixes: str, service: str) -> None:
+        """Have a service answer these path prefixes, whatever the locations say."""
+        self._set(_route_key(prefixes), service)
 
-    def remove_route(self, prefix: str) -> None:
-        """Let the locations decide again who answers a path prefix."""
-        self._delete(_route_key(prefix))
+    def remove_route(self, prefixes: str) -> None:
+        """Let the locations decide again who answers them."""
+        self._delete(_route_key(prefixes))
 
     def register(self, service: Backend, instance: str) -> None:
         """Announce an instance, and with it its service."""
@@ -211,8 +212,8 @@ def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
             _is_name(service) and _is_name(instance) and (upstream := _parse_upstream(value))
         ):
             snapshot.service(service).upstreams[instance] = upstream
-        case ["routes", prefix] if PREFIX.fullmatch(unquote(prefix)) and _is_name(value):
-            snapshot.routes[unquote(prefix)] = value
+        case ["routes", prefixes] if _are_prefixes(unquote(prefixes)) and _is_name(value):
+            snapshot.routes[unquote(prefixes)] = value
         case ["drained", _, _]:
             pass
         case _:
@@ -220,9 +221,19 @@ def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
     return True
 
 
-def _route_key(prefix: str) -> str:
+def owner(table: dict[str, str], path: str) -> str | None:
+    """Return the service that answers a path: that of the longest prefix which covers it."""
+    return table.get(max((prefix for prefix in table if covers(prefix, path)), key=len, default=""))
+
+
+def covers(prefix: str, path: str) -> bool:
+    """Tell whether a path begins with a prefix, by whole segments."""
+    return f"{path}/".startswith(prefix.rstrip("/") + "/")
+
+
+def _route_key(prefixes: str) -> str:
     """Return the key of a route. Escaped once for its name, in which a slash would begin a folder; once for the URL."""
-    return f"/routes/{quote(quote(prefix, safe=''), safe='')}"
+    return f"/routes/{quote(quote(prefixes, safe=''), safe='')}"
 
 
 def _is_name(value: str) -> bool:

@@ -6,38 +6,51 @@ nothing is moved until these have no clients left but WebSockets, which belong t
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import requests
 
-from workshop import evolution, haproxy, paths, status
+from workshop import evolution, haproxy, paths
 from workshop.errors import WorkshopError
-from workshop.haproxy import Runtime, prefix_key
+from workshop.haproxy import HAProxyUnavailable, Runtime, Session, prefix_key
 from workshop.lifecycle import ANSWER_TIMEOUT, Progress
-from workshop.registry import Backend, Registry, Snapshot
+from workshop.registry import Backend, Registry, RegistryUnavailable, Snapshot, covers, owner
 from workshop.stage import PREFIX
 from workshop.state import Up
 from workshop.waiting import wait_until
 
 IN_FORCE_TIMEOUT = 5  # seconds for a route to reach the map; measured: 0.02
 SETTLE_TIMEOUT = 15  # seconds: a client that is idle is let go after 10, `timeout http-keep-alive` in haproxy.cfg.j2
-LONGEST_REQUEST = 5  # seconds: `timeout server` is 4.5 there
+LONGEST_REQUEST = 5  # seconds: `timeout server` is 4.5 there, only a long poll of Socket.IO may take longer
 HOLD = 2.0  # seconds after which writes that are held go on by themselves
-CLOSE_TIMEOUT = 10  # seconds until the last WebSocket must be closed
+ROUTE_TIME = 0.5  # seconds of a hold that must be left for a route to come into force
+CLOSE_TIMEOUT = 10  # seconds until the last connection must be closed
 
 
 def route(up: Up, prefix: str, service: str, say: Progress) -> None:
     """Have a service answer a path prefix from now on. Raises WorkshopError, and changes nothing, if it does not."""
     if not PREFIX.fullmatch(prefix):
         raise WorkshopError(f"{prefix!r} is no path prefix: allowed is something like /api/users.")
-    if up.is_on_the_way and any(step.rows and prefix in step.routes for step in evolution.of(up).steps):
-        raise WorkshopError(f"{prefix} moves together with its rows: `./workshop evolve` does that.")
+    if up.is_on_the_way:
+        refuse_what_has_rows(up, prefix)
     registry = Registry(up.registry)
     snapshot = registry.snapshot()
     refuse_who_does_not_serve(snapshot, prefix, service)
     settle(say)
-    move(registry, {prefix: service})
+    if owner(snapshot.locations(), prefix) == service and not up.is_on_the_way:
+        registry.remove_route(prefix)  # it is what the services say themselves
+    else:
+        registry.set_route(prefix, service)
+    wait_until_in_force({prefix: service})
     say(f"{prefix} is answered by {service}")
+
+
+def refuse_what_has_rows(up: Up, prefix: str) -> None:
+    """Raise WorkshopError for a path whose rows have moved, or will: another service has none, or old ones."""
+    for step in evolution.of(up).steps:
+        for moved in " ".join(step.routes).split() if step.rows else ():
+            if covers(moved, prefix) or (covers(prefix, moved) and prefix != "/"):
+                raise WorkshopError(f"{moved} moves together with its rows: `./workshop evolve` does that.")
 
 
 def refuse_who_does_not_serve(snapshot: Snapshot, prefix: str, name: str) -> None:
@@ -64,36 +77,79 @@ def _knows(service: Backend, prefix: str) -> bool:
     return status != 404 and status < 500
 
 
-def pin(registry: Registry, owners: dict[str, str]) -> None:
-    """Fix who answers each prefix: what services say of themselves as they come and go changes nothing then."""
+def pin(registry: Registry, routes: dict[str, str]) -> None:
+    """Fix who answers what: what services say of themselves as they come and go changes nothing then.
+
+    Raises WorkshopError when something else has been set by hand.
+    """
     known = registry.snapshot().routes
-    move(registry, {prefix: service for prefix, service in owners.items() if prefix not in known})
+    for prefixes, service in known.items():
+        if routes.get(prefixes) != service:
+            meant = owner(_single(routes), prefixes)
+            raise WorkshopError(
+                f"{prefixes} is answered by {service}, as somebody has said: "
+                f"`./workshop route {prefixes} {meant}` comes first."
+            )
+    move(registry, {prefixes: service for prefixes, service in routes.items() if prefixes not in known})
 
 
 def move(registry: Registry, routes: dict[str, str]) -> None:
     """Set routes, and wait until they are in force."""
-    for prefix, service in routes.items():
-        registry.set_route(prefix, service)
+    for prefixes, service in routes.items():
+        registry.set_route(prefixes, service)
     wait_until_in_force(routes)
 
 
+def take_back(registry: Registry, routes: dict[str, str]) -> None:
+    """Set routes as they were, even if the registry is away for a moment."""
+
+    def are_set() -> bool:
+        try:
+            move(registry, routes)
+        except RegistryUnavailable:
+            return False
+        return True
+
+    if not wait_until(are_set, IN_FORCE_TIMEOUT):
+        raise WorkshopError("The registry is away: nobody can say where the route leads once it is back.")
+
+
 def wait_until_in_force(routes: dict[str, str], timeout: float = IN_FORCE_TIMEOUT) -> None:
-    """Wait until the load balancer's map has these routes. Raises WorkshopError."""
-    if not wait_until(lambda: are_in_force(routes), timeout):
+    """Wait until the load balancer follows these routes. Raises WorkshopError."""
+    if not come_into_force(routes, timeout):
         raise WorkshopError(
-            f"The load balancer does not take over the routes within {timeout:.1f} s: see `./workshop logs balancer`."
+            f"The load balancer does not follow the routes within {timeout} s: `./workshop logs balancer`."
         )
 
 
+def come_into_force(routes: dict[str, str], timeout: float) -> bool:
+    """Wait until the load balancer follows these routes; tell whether it does."""
+
+    def they_are() -> bool:
+        try:
+            return are_in_force(routes)
+        except HAProxyUnavailable:
+            return False  # it is being started anew
+
+    return bool(wait_until(they_are, timeout))
+
+
 def are_in_force(routes: dict[str, str]) -> bool:
-    return routes.items() <= status.routes().items()
+    """Tell whether the load balancer follows these routes. Raises HAProxyUnavailable."""
+    table = Runtime(paths.HAPROXY).routes()
+    return all(owner(table, prefix) == service for prefix, service in _single(routes).items())
+
+
+def _single(routes: dict[str, str]) -> dict[str, str]:
+    """Return the same routes, one prefix each."""
+    return {prefix: service for prefixes, service in routes.items() for prefix in prefixes.split()}
 
 
 def verify(up: Up, routes: dict[str, str]) -> None:
     """Ask for each prefix, as a client would. Raises WorkshopError when another service answers, or none."""
     with requests.Session() as http:
         http.trust_env = False
-        for prefix, service in routes.items():
+        for prefix, service in _single(routes).items():
             try:
                 served_by = http.get(up.internal_url + prefix, timeout=ANSWER_TIMEOUT).headers.get("X-Served-By", "")
             except requests.RequestException as error:
@@ -116,31 +172,35 @@ def settle(say: Progress) -> None:
         )
 
 
-def wait_for_requests(service: str) -> None:
-    """Wait until all requests that are under way to a service now are answered."""
+def wait_for_requests(service: str, timeout: float = LONGEST_REQUEST) -> list[Session]:
+    """Wait until the requests that are under way to a service now are answered; return those that are not in time."""
     runtime = Runtime(paths.HAPROXY)
     begun = _requests(runtime, service)
-    if not wait_until(lambda: not begun & _requests(runtime, service), LONGEST_REQUEST):
-        raise WorkshopError(f"{service} has not answered within {LONGEST_REQUEST} s what it was asked: try again.")
+    wait_until(lambda: not begun & _requests(runtime, service), timeout)
+    return list(begun & _requests(runtime, service))
 
 
-def _requests(runtime: Runtime, service: str) -> set[tuple[str, int]]:
-    return {(s.worker, s.number) for s in runtime.sessions(service) if not s.is_websocket}
+def _requests(runtime: Runtime, service: str) -> set[Session]:
+    return {session for session in runtime.sessions(service) if not session.is_websocket}
 
 
-def close_websockets(service: str) -> int:
-    """Close the WebSockets to a service, whose clients connect again, to whom the routes say; return how many."""
+def close_sockets(service: str) -> int:
+    """Close the connections of Socket.IO to a service, whose clients connect again; return how many.
+
+    They are its WebSockets, and the long polls: nothing else takes longer than LONGEST_REQUEST.
+    """
     runtime, closed = Runtime(paths.HAPROXY), set()
+    polls = wait_for_requests(service)
 
     def all_are_closed() -> bool:
-        sessions = [session for session in runtime.sessions(service) if session.is_websocket]
-        for session in sessions:
+        left = [session for session in runtime.sessions(service) if session.is_websocket or session in polls]
+        for session in left:
             runtime.shut(session)
-            closed.add((session.worker, session.number))
-        return not sessions
+        closed.update(left)
+        return not left
 
     if not wait_until(all_are_closed, CLOSE_TIMEOUT):
-        raise WorkshopError(f"{service} still has WebSockets after {CLOSE_TIMEOUT} s: try again.")
+        raise WorkshopError(f"{service} still has connections after {CLOSE_TIMEOUT} s: try again.")
     return len(closed)
 
 
@@ -148,19 +208,26 @@ class Hold:
     """Writes to some prefixes that wait at the load balancer, until they are let go or the time is over."""
 
     def __init__(self):
-        self.since = time.time()  # the clock of the map, which HAProxy reads
+        self.since = time.time()  # the clock by which HAProxy lets them go
         self.ends = self.since + HOLD
 
     def seconds_left(self) -> float:
         return self.ends - time.time()
 
+    def check(self) -> None:
+        """Raise WorkshopError when so little time is left that a route might come too late."""
+        if self.seconds_left() < ROUTE_TIME:
+            raise WorkshopError(
+                f"This would have taken too long for writes that are held for {HOLD} s: nothing was moved."
+            )
+
 
 @contextlib.contextmanager
-def held(prefixes: Collection[str]) -> Iterator[Hold]:
+def held(routes: dict[str, str]) -> Iterator[Hold]:
     """Hold the writes to these prefixes. Should this process die, they go on by themselves when the time is over."""
     runtime, file = Runtime(paths.HAPROXY), paths.HAPROXY / haproxy.HOLDS
     hold = Hold()
-    wanted = {prefix_key(prefix): f"{hold.ends:.3f}" for prefix in prefixes}
+    wanted = {prefix_key(prefix): str(round(1000 * hold.ends)) for prefix in _single(routes)}
     try:
         runtime.set_map(file, wanted)
         # In the file as well: a worker that is started meanwhile knows it then.

@@ -35,7 +35,7 @@ class Up:
     canaries: dict[str, str] = field(default_factory=dict)  # service → the version that one instance tries out
     steps: int = 0  # of the way to the next stage that are done
     has_begun: bool = False  # a further one has: unless a command is at work on it, it was interrupted
-    routes: dict[str, str] = field(default_factory=dict)  # on that way: path prefix → service that has its data
+    routes: dict[str, str] = field(default_factory=dict)  # to begin with, where it was taken down on that way
 
     @property
     def url(self) -> str:

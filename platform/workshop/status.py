@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from workshop import evolution, haproxy, paths, ports, postgres, stores, supervisor
+from workshop import evolution, paths, ports, postgres, stores, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.stage import Service, Stage
 from workshop.state import Up
@@ -56,7 +56,7 @@ def states(stage: Stage) -> dict[str, str]:
 def report(stage: Stage, up: Up) -> dict:
     """Return what `status --json` prints."""
     programs = stage.services | stage.workers
-    answered = routes()
+    answered = _routes()
     return {
         "stage": up.stage,
         "on_the_way": evolution.progress(up),
@@ -68,7 +68,7 @@ def report(stage: Stage, up: Up) -> dict:
             {
                 "name": name,
                 "routes": sorted(prefix for prefix, service in answered.items() if service == name),
-                "version": up.versions[service_of(programs[name])],
+                "version": up.versions.get(service_of(programs[name]), ""),  # none: it is just being started, or ended
                 "instances": [vars(instance) for instance in found],
             }
             for name, found in instances(stage).items()
@@ -77,13 +77,12 @@ def report(stage: Stage, up: Up) -> dict:
     }
 
 
-def routes() -> dict[str, str]:
-    """Return which service answers which path prefix, by the load balancer's map; empty when it is away."""
+def _routes() -> dict[str, str]:
+    """Return which service answers which path prefix; empty when the load balancer is away."""
     try:
-        found = Runtime(paths.HAPROXY).map(paths.HAPROXY / haproxy.ROUTES)
+        return Runtime(paths.HAPROXY).routes()
     except HAProxyUnavailable:
         return {}
-    return {key.rstrip("/") or "/": service for key, service in found.items()}
 
 
 def service_of(program) -> str:

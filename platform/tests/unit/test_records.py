@@ -1,20 +1,21 @@
 """Copying rows between two databases, here of SQLite; with PostgreSQL, the live tests do it."""
 
 import sqlite3
+import time
 
 import pytest
 
-from workshop import paths, records, stores
+from workshop import copies, paths, records, stores
 from workshop.errors import WorkshopError
 from workshop.evolution import Rows, Share
 from workshop.state import Up
 
 UP = Up("test", "process", "sqlite", {}, {}, {}, {})
-ROWS = Rows("old", "new", ["messages", "keys"], last={"messages": "expand_after"})
+ROWS = Rows("old", "new", ["messages", "keys"], work={"messages": "expand_after"})
 SCHEMA = """
 CREATE TABLE messages (id INTEGER PRIMARY KEY, source TEXT NOT NULL, expand_after INTEGER);
 CREATE TABLE keys (id INTEGER PRIMARY KEY, key TEXT UNIQUE, message_id INTEGER REFERENCES messages (id));
-CREATE TABLE revocations (id INTEGER PRIMARY KEY, jti TEXT, user_id INTEGER, issued_until DOUBLE);
+CREATE TABLE revocations (id INTEGER PRIMARY KEY, jti TEXT, user_id INTEGER, expires_at INTEGER);
 """
 
 
@@ -115,15 +116,58 @@ def test_a_failure_takes_back_what_was_copied(databases, engines):
     assert databases["new"].execute("SELECT * FROM messages").fetchall() == []
 
 
+def test_a_store_that_was_left_has_no_work_any_more(databases, engines):
+    databases["old"].execute("INSERT INTO messages VALUES (1, 'a link', 1700000000), (2, 'no link', NULL)")
+    with records.locked(engines[0], ["messages"]) as left:
+        records.leave_no_work(left, ROWS)
+
+    assert databases["old"].execute("SELECT count(*) FROM messages WHERE expand_after IS NOT NULL").fetchone() == (0,)
+
+
+def test_rows_are_copied_over_copies_and_over_no_others(databases, engines):
+    databases["new"].execute("INSERT INTO messages VALUES (1, 'somebody wrote it here', NULL)")
+    with pytest.raises(WorkshopError, match="new has messages of its own, which would be lost"):
+        records.refuse_to_overwrite(engines[1], ROWS, UP)
+
+    copies.mark(UP, "old", "new", ROWS.tables)
+    records.refuse_to_overwrite(engines[1], ROWS, UP)
+    copies.mark(UP, "new", "old", ROWS.tables)
+    assert copies.known(UP) == {"old": ["keys", "messages"], "new": []}
+    with pytest.raises(WorkshopError, match="which would be lost"):
+        records.refuse_to_overwrite(engines[1], ROWS, UP)
+
+    copies.mark(UP, "old", "new", ROWS.tables)
+    copies.unmark(UP, ["new"])  # a stage has been brought up that uses it
+    with pytest.raises(WorkshopError, match="which would be lost"):
+        records.refuse_to_overwrite(engines[1], ROWS, UP)
+
+
+def test_copying_and_comparing_end_when_there_is_no_time_left(databases, engines):
+    databases["old"].executemany("INSERT INTO messages VALUES (?, 'm', NULL)", [(n,) for n in range(1, 101)])
+    left = iter(range(50))
+
+    def check():
+        if next(left, None) is None:
+            raise WorkshopError("too late")
+
+    too_late = pytest.raises(WorkshopError, match="too late")
+    with too_late, records.locked(engines[0], ROWS.tables) as old, records.locked(engines[1], ROWS.tables) as new:
+        records.copy_rest(old, new, ROWS, check)
+    assert databases["new"].execute("SELECT count(*) FROM messages").fetchone() == (0,)
+
+
 def test_both_get_the_rows_that_only_the_other_has(databases, engines):
-    databases["old"].execute("INSERT INTO revocations VALUES (1, 'a', NULL, NULL), (2, NULL, 7, 1700000000.25)")
-    databases["new"].execute("INSERT INTO revocations VALUES (1, 'b', NULL, NULL), (5, NULL, 7, 1700000000.25)")
-    shared = Share("revocations", ["old", "new"])
+    soon = int(time.time()) + 60
+    insert = "INSERT INTO revocations VALUES (?, ?, ?, ?)"
+    databases["old"].executemany(insert, [(1, "a", None, soon), (2, None, 7, soon)])
+    databases["new"].executemany(insert, [(1, "b", None, soon), (5, None, 7, soon), (6, "expired", None, 1700000000)])
+    shared = Share("revocations", ["old", "new"], "expires_at")
 
     assert records.share(*engines, shared) == 2
     for database in databases.values():
-        found = database.execute("SELECT jti, user_id FROM revocations").fetchall()
+        found = database.execute("SELECT jti, user_id FROM revocations WHERE expires_at > 1700000000").fetchall()
         assert sorted(found, key=str) == [("a", None), ("b", None), (None, 7)]
+    assert databases["old"].execute("SELECT count(*) FROM revocations WHERE jti = 'expired'").fetchone() == (0,)
     assert records.share(*engines, shared) == 0
 
 

@@ -49,16 +49,25 @@ def take(console: Console, up: Up, yes: bool) -> None:
         console.print("It was interrupted, and is done from its beginning.")
     pause(yes)
     with state.locked(f"evolve {way.after.name}"):
+        refuse_outdated(up)
         evolve.take(up, way, click.echo)
 
 
 def undo(console: Console, yes: bool) -> None:
     """Announce which step is undone, and do it once a key has been pressed."""
-    way, number = evolve.last_step(state.load())
+    up = state.load()
+    way, number = evolve.last_step(up)
     show(console, way, number, "back: ")
     pause(yes)
     with state.locked("evolve --back"):
-        evolve.undo(state.load(), way, number, click.echo)
+        refuse_outdated(up)
+        evolve.undo(up, way, number, click.echo)
+
+
+def refuse_outdated(up: Up) -> None:
+    """Raise WorkshopError when what is up has been changed while nobody pressed a key."""
+    if state.load() != up:
+        raise WorkshopError("What is up has changed meanwhile: look at `./workshop status`, and begin anew.")
 
 
 def show(console: Console, way: Evolution, number: int, prefix: str) -> None:
