@@ -109,14 +109,19 @@ def _begin(up: Up, way: Evolution, number: int) -> Up:
         up.refuse_canary(name)
     if not up.has_begun:  # otherwise a route may have moved already
         routing.pin(registry, way.routes_at(done))
-    known = registry.snapshot().services
-    for service in (way.after.services | way.before.services).values():
-        if service.name not in known:
-            # All of them now: for a new service HAProxy is reloaded, for its instances it is not.
-            registry.announce(Backend(service.name, service.routes, service.balance, service.sticky))
+    _announce(registry, way.after.services | way.before.services)
     begun = dataclasses.replace(up, stage=way.before.name, steps=number, has_begun=True)
     begun.save()
     return begun
+
+
+def _announce(registry: Registry, services: dict[str, Service]) -> None:
+    """Have the load balancer know all services of the way: it is reloaded for these, and not for their instances."""
+    known = registry.snapshot().services
+    for name in services.keys() - known.keys():
+        service = services[name]
+        registry.announce(Backend(name, service.routes, service.balance, service.sticky))
+    routing.wait_until_known(services)
 
 
 def _arrive(up: Up, way: Evolution, done: int) -> Up:

@@ -6,7 +6,7 @@ nothing is moved until these have no clients left but WebSockets, which belong t
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import requests
 
@@ -98,6 +98,19 @@ def move(registry: Registry, routes: dict[str, str]) -> None:
     for prefixes, service in routes.items():
         registry.set_route(prefixes, service)
     wait_until_in_force(routes)
+
+
+def wait_until_known(services: Collection[str]) -> None:
+    """Wait until the load balancer has been reloaded for new services. Raises WorkshopError."""
+
+    def are_known() -> bool:
+        try:
+            return set(services) <= Runtime(paths.HAPROXY).servers().keys()
+        except HAProxyUnavailable:
+            return False  # it is just being reloaded
+
+    if not wait_until(are_known, IN_FORCE_TIMEOUT):
+        raise WorkshopError("The load balancer does not take over the services: see `./workshop logs balancer`.")
 
 
 def take_back(registry: Registry, routes: dict[str, str]) -> None:
