@@ -20,7 +20,7 @@ from workshop.state import Up
 from workshop.waiting import wait_until
 
 IN_FORCE_TIMEOUT = 5  # seconds for a route to reach the map; measured: 0.02
-SETTLE_TIMEOUT = 15  # seconds: a client that is idle is let go after 10, `timeout http-keep-alive` in haproxy.cfg.j2
+SETTLE_TIMEOUT = 10  # seconds: a client that is idle is let go after 5, `timeout http-keep-alive` in haproxy.cfg.j2
 LONGEST_REQUEST = 5  # seconds: `timeout server` is 4.5 there, only a long poll of Socket.IO may take longer
 HOLD = 2.0  # seconds after which writes that are held go on by themselves
 ROUTE_TIME = 0.5  # seconds of a hold that must be left for a route to come into force
@@ -177,7 +177,7 @@ def settle(say: Progress) -> None:
     """Wait until nobody is served by a table from before a reload any more."""
     runtime = Runtime(paths.HAPROXY)
     if runtime.outdated_clients():
-        say("waiting until the clients of the load balancer before its reload have a new connection: at most 10 s")
+        say("waiting until the clients of the load balancer before its reload have a new connection: at most 5 s")
     if not wait_until(lambda: not runtime.outdated_clients(), SETTLE_TIMEOUT):
         raise WorkshopError(
             f"{runtime.outdated_clients()} clients are still busy with the load balancer from before its reload: "
