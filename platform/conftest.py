@@ -33,6 +33,7 @@ SETTINGS = {"LINK_ALLOWED_NETWORKS": "127.0.0.0/8"}
 def pytest_addoption(parser) -> None:
     parser.addoption("--stage", default="stage0", choices=DIFFERENCES, help="what the contract is tested against")
     parser.addoption("--db", default="sqlite", choices=["sqlite", "postgres"], help="where the stage keeps its data")
+    parser.addoption("--evolved", action="store_true", help="the stage is one that stage 0 has become while it ran")
 
 
 @dataclass
@@ -188,7 +189,11 @@ def running_stage(pytestconfig):
     """A stage that is up for the whole test run; `stage` gives it in its usual shape."""
     made = make_workshop()
     made.stage, made.db = pytestconfig.getoption("stage"), pytestconfig.getoption("db")
-    made.up()
+    if pytestconfig.getoption("evolved"):
+        made.run("up", "stage0", "--db", made.db)
+        made.run("evolve", made.stage, "--yes")
+    else:
+        made.up()
     yield made
     made.destroy()
 

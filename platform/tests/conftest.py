@@ -113,7 +113,7 @@ class LoadBalancer:
         self.url = f"http://127.0.0.1:{self.ports['public']}"
 
     def start(self, services: dict) -> None:
-        balancer.seed(services, self.ports, self.folder)
+        balancer.seed(services, {}, self.ports, self.folder)
         self.haproxy = subprocess.Popen(
             ["haproxy", "-W", "-db", "-f", self.folder / "haproxy.cfg", "-S", self.folder / "master.sock"],
             stdout=subprocess.DEVNULL,

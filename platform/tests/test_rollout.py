@@ -36,6 +36,13 @@ PARTS = {
     "stage0": Parts(
         "monolith", "stage0-monolith/parley/health.py", "stage0-monolith/migrations/versions", "users", "worker"
     ),
+    "stage1": Parts(
+        "monolith",
+        "stage1-strangler/common/health.py",
+        "stage1-strangler/monolith/migrations/versions",
+        "users",
+        "worker",
+    ),
     "stage2": Parts(
         "messages",
         "stage2-microservices/common/health.py",
@@ -44,8 +51,8 @@ PARTS = {
     ),
 }
 BLUEPRINT = "health"  # the one in that module
-# Seconds that an upgrade of three instances may take; stage 0 has workers to replace as well.
-SLOWEST = {"stage0": 15, "stage2": 8}
+# Seconds that an upgrade of three instances may take; the monolith has workers to replace as well.
+SLOWEST = {"stage0": 15, "stage1": 15, "stage2": 8}
 
 CRASHES = "raise RuntimeError('this version crashes at its start')"
 NEVER_HEALTHY = f"""

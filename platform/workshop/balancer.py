@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import queue
+import shutil
 import threading
 import time
 from dataclasses import dataclass
@@ -50,16 +51,22 @@ class LastGood:
     def __init__(self, file: Path):
         self.file = file
         saved = json.loads(file.read_text()) if file.exists() else {}
-        self.services = {name: _service_from(value) for name, value in saved.items()}
+        self.services = {name: _service_from(value) for name, value in saved.get("services", {}).items()}
+        self.routes: dict[str, str] = saved.get("routes", {})
+        self.index: int = saved.get("index", 0)
         self.is_saved = True
-        self.index = 0
+        self.lost_routes: dict[str, str] = {}  # no sidecar tells the registry again: the manager has to
         self.registry_was_away = True
         self.hold_until = 0.0
         self.unseen: set[tuple[str, str]] = set()  # (service, instance), or (service, "") for the service itself
 
     def complete(self, snapshot: Snapshot) -> dict[str, Backend]:
         """Return the snapshot's services, completed by what may not count as gone yet."""
-        if self.registry_was_away or snapshot.index < self.index:  # an index runs backwards when etcd was wiped
+        was_wiped = snapshot.index < self.index
+        if was_wiped:
+            self.lost_routes = self.routes
+        self.lost_routes = {prefix: s for prefix, s in self.lost_routes.items() if prefix not in snapshot.routes}
+        if self.registry_was_away or was_wiped:
             self.hold_until = time.monotonic() + TTL
             self.unseen = {(name, instance) for name, s in self.services.items() for instance in [*s.upstreams, ""]}
         self.registry_was_away, self.index = False, snapshot.index
@@ -76,14 +83,15 @@ class LastGood:
             if instance:
                 upstreams = completed[name].upstreams | {instance: known.upstreams[instance]}
                 completed[name] = dataclasses.replace(completed[name], upstreams=upstreams)
-        if completed != self.services or not self.is_saved:
-            self.services = completed
-            self.is_saved = save(self.file, completed)
+        routes = self.lost_routes | snapshot.routes
+        if (completed, routes) != (self.services, self.routes) or not self.is_saved:
+            self.services, self.routes = completed, routes
+            self.is_saved = save(self.file, Snapshot(completed, routes, snapshot.index))
         return completed
 
 
-def save(file: Path, services: dict[str, Backend]) -> bool:
-    return write_if_possible(file, json.dumps({name: dataclasses.asdict(s) for name, s in services.items()}, indent=2))
+def save(file: Path, known: Snapshot) -> bool:
+    return write_if_possible(file, json.dumps(dataclasses.asdict(known), indent=2))
 
 
 def write_if_possible(file: Path, text: str) -> bool:
@@ -101,12 +109,14 @@ def _service_from(saved: dict) -> Backend:
     return Backend(**saved | {"upstreams": upstreams})
 
 
-def seed(services: dict[str, Backend], ports: dict[str, int], folder: Path) -> None:
+def seed(services: dict[str, Backend], routes: dict[str, str], ports: dict[str, int], folder: Path) -> None:
     """Write the files HAProxy starts with: the stage's services, without an instance yet."""
-    table = Snapshot(services, {}, 0).table()
+    first = Snapshot(services, routes, 0)
+    shutil.copyfile(Path(__file__).with_name(haproxy.HOLD_SCRIPT), folder / haproxy.HOLD_SCRIPT)
     write_atomically(folder / "haproxy.cfg", haproxy.render(services, ports, folder))
-    write_atomically(folder / "routes.map", haproxy.render_map(table))
-    save(folder / "last_good.json", services)
+    write_atomically(folder / haproxy.ROUTES, haproxy.render_map(first.table()))
+    write_atomically(folder / haproxy.HOLDS, "")
+    save(folder / "last_good.json", first)
 
 
 @dataclass(frozen=True)
@@ -172,9 +182,11 @@ class Balancer:
     def make_pass(self, snapshot: Snapshot) -> bool:
         """Make HAProxy serve what the registry says; False when something failed and is to be tried again."""
         services = self.last_good.complete(snapshot)
-        table = Snapshot(services, snapshot.routes, snapshot.index).table()
+        table = Snapshot(services, self.last_good.routes, snapshot.index).table()
         try:
             self.apply(services, table)
+            for prefix, service in self.last_good.lost_routes.items():
+                self.registry.set_route(prefix, service)
             self.drain()
         except (HAProxyUnavailable, RegistryUnavailable, WorkshopError, OSError) as error:  # OSError: a full disk
             log.warning("%s; next attempt in %s s", error, RETRY)
@@ -183,7 +195,7 @@ class Balancer:
 
     def apply(self, services: dict[str, Backend], table: dict[str, str]) -> None:
         """Write haproxy.cfg; reload for other services, use the Runtime API for other instances and routes."""
-        target, routes_target = self.folder / "haproxy.cfg", self.folder / "routes.map"
+        target, routes_target = self.folder / "haproxy.cfg", self.folder / haproxy.ROUTES
         config, written = haproxy.render(services, self.ports, self.folder), target.read_text()
         routes = haproxy.render_map(table)
         other_frame = haproxy.frame(config) != self.frame

@@ -53,6 +53,8 @@ class Report:
 
     instances: dict[str, dict[str, int]]  # stage → service → how many
     rows: list[Row]
+    wins: dict[str, str]  # stage → a sentence, from its stage.toml
+    loses: dict[str, str]
 
 
 def run(stages: list[Stage], seconds: float, say: Progress) -> Report:
@@ -66,7 +68,12 @@ def run(stages: list[Stage], seconds: float, say: Progress) -> Report:
             work = measure_work(subjects, seconds, say)
         except (OSError, http.client.HTTPException, SocketIOError) as error:  # OSError: those of requests, too
             raise WorkshopError(f"A stage stopped answering, {error!r}: begin again.") from None
-        return Report({s.name: s.instances for s in subjects}, work + measure_size(subjects))
+        return Report(
+            instances={subject.name: subject.instances for subject in subjects},
+            rows=work + measure_size(subjects),
+            wins={stage.name: stage.wins for stage in stages},
+            loses={stage.name: stage.loses for stage in stages},
+        )
 
 
 def equal_shares(stages: list[Stage]) -> list[dict[str, int]]:
@@ -140,18 +147,28 @@ def repeat(subject: Subject, kind: Callable, clients: int, seconds: float) -> li
 def measure_size(subjects: list[Subject]) -> list[Row]:
     """Measure what they take when they have nothing to do, and count their lines."""
     running = {subject.name: processes.of(subject.folder) for subject in subjects}
-    memory = {name: processes.memory(found) for name, found in running.items()}
+    of_services = {name: processes.of_services(found) for name, found in running.items()}
     return [
-        Row("processes, platform included", "", {name: len(found) for name, found in running.items()}),
-        Row("memory (PSS), platform included", "MB", memory),
+        Row("processes of the services", "", of_each(of_services, len)),
+        Row("processes with the platform", "", of_each(running, len)),
+        Row("memory of the services", "MB", of_each(of_services, processes.memory)),
+        Row("memory with the platform", "MB", of_each(running, processes.memory)),
         Row("lines of Python", "", {subject.name: lines_of_python(subject.stage) for subject in subjects}),
     ]
 
 
+def of_each(found: dict[str, list], measure: Callable) -> dict[str, float]:
+    return {name: measure(of_stage) for name, of_stage in found.items()}
+
+
 def lines_of_python(stage: Stage) -> int:
     """Count the lines of the services and of what they share, once each: no migrations, and no tests."""
-    sources = {source for service in stage.services.values() for source in builds.contents(service).values()}
-    return sum(code_lines(file) for file in sources if file.suffix == ".py" and "migrations" not in file.parts)
+    return sum(code_lines(file) for file in sources(stage) if file.suffix == ".py" and "migrations" not in file.parts)
+
+
+def sources(stage: Stage) -> set[Path]:
+    """Return the files of which the builds of a stage are made."""
+    return {source for service in stage.services.values() for source in builds.contents(service).values()}
 
 
 def code_lines(file: Path) -> int:

@@ -15,7 +15,7 @@ from workshop.errors import WorkshopError
 from workshop.stage import Service
 
 # What a service does not need to run: an image would not contain it either.
-LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "tests", "node_modules", "stage.toml", "pytest.ini")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "tests", "node_modules", "stage.toml", "pytest.ini", "README.md")
 DIGEST = "DIGEST"  # beside the build: of the code that it was made from
 
 
@@ -37,11 +37,12 @@ def find(service: str, version: str) -> Path:
 
 
 def build(service: Service) -> str:
-    """Build the service as its code is now; return the version: the last one when nothing has changed since."""
+    """Build the service as its code is now; return the version: that of an earlier build of the same code, if any."""
     code = digest(service)
     known = versions(service.name)
-    if known and (folder(service.name, known[-1]) / DIGEST).read_text() == code:
-        return known[-1]
+    for version in reversed(known):
+        if (folder(service.name, version) / DIGEST).read_text() == code:
+            return version
     version = f"v{int(known[-1][1:]) + 1 if known else 1}"
     target = folder(service.name, version)
     half_made = target.with_suffix(".part")

@@ -9,11 +9,14 @@ import sys
 import click
 
 from workshop.errors import WorkshopError
+from workshop.haproxy import HAProxyUnavailable
+from workshop.registry import RegistryUnavailable
 
 COMMANDS = (
     "setup", "doctor", "up", "down", "status", "logs", "open",
     "scale", "kill", "stop", "start", "restart",
-    "build", "upgrade", "rollback", "canary", "promote", "abort", "probe", "bench", "demo", "test",
+    "build", "upgrade", "rollback", "canary", "promote", "abort", "route", "evolve",
+    "probe", "bench", "demo", "diff", "test",
 )  # fmt: skip
 
 
@@ -37,6 +40,10 @@ def main() -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
     try:
         cli(prog_name="./workshop")
+    except (RegistryUnavailable, HAProxyUnavailable) as error:
+        away = WorkshopError(f"The platform does not answer: {error}. Try again in a few seconds.")
+        away.show()
+        sys.exit(away.exit_code)
     except OSError as error:
         if not is_refused(error):
             raise

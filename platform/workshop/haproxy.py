@@ -17,6 +17,8 @@ from workshop.registry import Backend, Upstream
 from workshop.waiting import wait_until
 
 COOKIE = "sticky_instance"
+ROUTES, HOLDS = "routes.map", "holds.map"  # in its folder: prefix → service; prefix → until when writes to it wait
+HOLD_SCRIPT = "hold.lua"
 CHECK_TIMEOUT = 10  # seconds for `haproxy -c`
 COMMAND_TIMEOUT = 5  # seconds for a command of the Runtime API, which answers within one millisecond
 RELOAD_TIMEOUT = 5  # seconds until the new worker must be there; measured: 50 ms
@@ -67,6 +69,9 @@ def render(services: dict[str, Backend], ports: dict[str, int], folder: Path) ->
         folder=folder,
         errors=ERRORS,
         cookie=COOKIE,
+        routes=ROUTES,
+        holds=HOLDS,
+        hold_script=HOLD_SCRIPT,
         server_options=server_options,
     )
 
@@ -98,7 +103,12 @@ class Session:
 
     worker: str
     id: str
+    number: int  # counted by the worker; the id is an address, which the next request may have again
     is_websocket: bool
+
+
+def _is_websocket(session: str) -> bool:
+    return "MSG_TUNNEL" in session
 
 
 class Runtime:
@@ -177,6 +187,11 @@ class Runtime:
         """Return the entries of a map as they are in force."""
         return dict(line.split()[1:3] for line in self.ask(f"show map {file}").splitlines() if line)
 
+    def routes(self) -> dict[str, str]:
+        """Return which service answers which path prefix."""
+        found = self.map(self.socket.parent / ROUTES)
+        return {key.rstrip("/") or "/": service for key, service in found.items()}
+
     def set_map(self, file: Path, wanted: dict[str, str]) -> None:
         """Change the entries of a map, one by one, to those wanted."""
         known = self.map(file)
@@ -193,15 +208,29 @@ class Runtime:
         rows = [line.split() for line in self._send("show proc").splitlines()]
         return [f"@!{row[0]}" for row in rows if len(row) > 1 and row[1] == "worker"]
 
-    def sessions(self, backend: str, name: str) -> list[Session]:
-        """Return all that is under way to an instance, in the old workers too."""
-        of_instance = re.compile(rf"\n +backend={re.escape(backend)} .*\n +server={re.escape(name)} ")
+    def sessions(self, backend: str, name: str | None = None) -> list[Session]:
+        """Return all that is under way to a service, or to one of its instances, in the old workers too."""
+        server = re.escape(name) if name else r"\S+"
+        wanted = re.compile(rf"\n +backend={re.escape(backend)} .*\n +server={server} ")
         return [
-            Session(worker, block.split(":")[0], "MSG_TUNNEL" in block)
+            Session(worker, block.split(":")[0], int(re.search(r" id=(\d+)", block)[1]), _is_websocket(block))
             for worker in self.workers()
-            for block in re.split(r"\n(?=0x)", self.ask("show sess all", worker))
-            if of_instance.search(block)
+            for block in self._sessions(worker)
+            if wanted.search(block)
         ]
+
+    def _sessions(self, worker: str) -> list[str]:
+        """Return all that HAProxy says of each session of a worker."""
+        return re.split(r"\n(?=0x)", self.ask("show sess all", worker))
+
+    def outdated_clients(self) -> int:
+        """Return how many clients have a connection to a worker from before a reload, WebSockets apart."""
+        total = 0
+        for worker in self.workers()[1:]:
+            connections = re.search(r"(?m)^CurrConns: (\d+)", self.ask("show info", worker))
+            websockets = sum(_is_websocket(session) for session in self._sessions(worker))
+            total += int(connections[1]) - websockets if connections else 0  # None: it has just ended
+        return total
 
     def shut(self, session: Session) -> None:
         """Close the connections of a session, to the client and to the instance."""

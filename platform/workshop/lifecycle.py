@@ -12,6 +12,8 @@ import requests
 from workshop import (
     balancer,
     builds,
+    copies,
+    evolution,
     paths,
     ports,
     postgres,
@@ -46,7 +48,10 @@ def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progres
     if paths.STATE.exists():
         current = state.load()
         if current.stage != stage.name:
-            raise WorkshopError(f"{current.stage} is up: end it first, with `./workshop down`.")
+            raise WorkshopError(
+                f"{current.stage} is up: end it first, with `./workshop down`, or take it there with "
+                "`./workshop evolve`, while it runs."
+            )
         if port and port != current.ports["public"]:
             raise WorkshopError(f"{current.stage} is up already, at {current.url}: `./workshop down` comes first.")
         if missing := stage.services.keys() - current.counts.keys():
@@ -56,6 +61,14 @@ def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progres
             raise WorkshopError(f"{current.stage} is up already, with {current.db}: `./workshop down` comes first.")
         say(f"{current.stage} is up already.")
         return current
+    left = state.left_on_the_way()
+    if left and (left.stage, left.db) != (stage.name, db or left.db):
+        raise WorkshopError(
+            f"{left.stage} was taken down on its way to the next stage, and so were its data: "
+            f"`./workshop up {left.stage} --db {left.db}` goes on from there, `./workshop down --wipe` begins anew."
+        )
+    if left:
+        stage, db = evolution.current(left), left.db
     defaults = {name: value for service in stage.services.values() for name, value in service.settings.items()}
     settings = {name: os.environ.get(name, default) for name, default in defaults.items()}
     counts = {name: program.instances for name, program in (stage.services | stage.workers).items()}
@@ -63,6 +76,12 @@ def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progres
     if db == "sqlite":
         refuse_damaged(stage)
     new = Up(stage.name, driver, db, _choose_ports(port, say), {}, counts, settings)
+    if left:
+        say(f"{left.stage} goes on from where it was on its way to the next stage.")
+        new.steps, new.has_begun, new.routes = left.steps, left.has_begun, left.routes
+        new.settings |= left.settings
+    else:
+        copies.unmark(new, stage.stores)
     try:
         _bring_up(stage, new, say)
     except BaseException:  # the interrupt key too: nothing may be left half running
@@ -116,13 +135,13 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
             shutil.rmtree(folder)
         folder.mkdir()
     announced = {s.name: registry.Backend(s.name, s.routes, s.balance, s.sticky) for s in stage.services.values()}
-    balancer.seed(announced, new.ports, paths.HAPROXY)
+    balancer.seed(announced, new.routes, new.ports, paths.HAPROXY)
     supervisor.start()
     own = stores.programs(stage, new) + programs.platform()
     supervisor.add(own)
     say(f"started: {', '.join(program.name for program in own)}")
-    if new.db == "postgres":
-        _make_databases(stage, new)
+    make_databases(stage, new)
+    _set_routes(new)
     for service in stage.services.values():
         migrate(stage, service, new, say)
     added = [program for name in new.counts for program in programs.of(stage, name, new, new.counts[name])]
@@ -132,10 +151,29 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
     wait_until_answering(stage, new)
     new.ready = True
     new.save()
+    paths.ON_THE_WAY.unlink(missing_ok=True)
 
 
-def _make_databases(stage: Stage, up: Up) -> None:
-    """Have a database for each store in PostgreSQL, as soon as that is there; a new one is not migrated yet."""
+def _set_routes(up: Up) -> None:
+    """Set the routes of a stage that was on its way, before an instance could answer what it has no data for."""
+    etcd = registry.Registry(up.registry)
+
+    def are_set() -> bool:
+        try:
+            for prefix, service in up.routes.items():
+                etcd.set_route(prefix, service)
+        except registry.RegistryUnavailable:
+            return False
+        return True
+
+    if not _wait_watching(are_set, ["etcd"]):
+        raise WorkshopError(f"etcd is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines('etcd')}")
+
+
+def make_databases(stage: Stage, up: Up) -> None:
+    """Have a database for each store: in PostgreSQL, as soon as that is there; a new one is not migrated yet."""
+    if up.db != "postgres":
+        return
     port = up.ports["postgres"]
     if not _wait_watching(lambda: postgres.accepts_connections(port), ["postgres"]):
         raise WorkshopError(f"postgres is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines('postgres')}")
@@ -251,6 +289,7 @@ def _tail(text: str) -> str:
 
 def tear_down() -> list[str]:
     """End everything; return what had got lost and was found running."""
+    _remember_the_way()
     # First, since the next `up` takes what runs without this file for left over, should we be interrupted. Removing
     # needs no room on the disk; where even that is refused, everything ends nevertheless, and it fails below.
     with contextlib.suppress(OSError):
@@ -262,3 +301,11 @@ def tear_down() -> list[str]:
     lost = processes.end_left_over()
     paths.STATE.unlink(missing_ok=True)
     return lost
+
+
+def _remember_the_way() -> None:
+    """Keep, beside the data, where a stage was on its way to the next one, and where its routes led."""
+    with contextlib.suppress(WorkshopError, OSError):
+        if (up := state.load()).is_on_the_way and up.ready:
+            up.routes = balancer.LastGood(paths.HAPROXY / "last_good.json").routes
+            up.save(paths.ON_THE_WAY)

@@ -71,7 +71,7 @@ def start(stage: Stage, up: Up, name: str) -> None:
     """Start what `stop` has ended, or what an interrupted command has left out."""
     owners = affected(stage, name)
     supervisor.restart([process.name for owner in owners for process in processes_of(owner)])
-    _start_missing(stage, up, owners)
+    start_missing(stage, up, owners)
 
 
 def restart(stage: Stage, up: Up, name: str, say: Progress) -> None:
@@ -87,11 +87,11 @@ def restart(stage: Stage, up: Up, name: str, say: Progress) -> None:
     after = up.deployed(name, version)
     lifecycle.migrate(stage, service, after, say)  # should it fail, `start` starts what was there before
     after.save()
-    _start_missing(stage, after, owners)
+    start_missing(stage, after, owners)
     say(f"{name} {version} is up")
 
 
-def _start_missing(stage: Stage, up: Up, owners: list[str]) -> None:
+def start_missing(stage: Stage, up: Up, owners: list[str]) -> None:
     """Have as many instances of services and workers as there are to be, and wait until all of them serve."""
     added = [p for owner in owners for p in programs.of(stage, owner, up, up.counts[owner] - len(processes_of(owner)))]
     supervisor.add(added)

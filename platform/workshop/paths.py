@@ -17,6 +17,7 @@ LOCK = RUN / "lock"  # held by the command that is changing something
 SECRETS = RUN / "secrets.json"
 BUILDS = RUN / "builds"  # <service>/v<number>/
 DATA = RUN / "data"  # the databases
+ON_THE_WAY = DATA / "on_the_way.json"  # what was up when it was taken down between two stages
 STORES = RUN / "stores"  # etcd's and Redis's own folders
 INSTANCES = RUN / "instances"  # <instance>.json: what its sidecar starts
 LOGS = RUN / "logs"  # <program>.log

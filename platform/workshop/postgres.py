@@ -106,6 +106,11 @@ def url(store: str, port: int) -> str:
     return f"postgresql+psycopg://{store}:{_password(store)}@{HOST}:{port}/{store}?connect_timeout={CONNECT_TIMEOUT}"
 
 
+def superuser_url(database: str, port: int) -> str:
+    """Return how the platform itself reaches a database: through the socket, which nobody else may open."""
+    return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={SOCKETS}&port={port}"
+
+
 def accepts_connections(port: int) -> bool:
     """Tell whether the server is there, and not just starting or stopping."""
     from psycopg.pq import PGconn, Ping  # here, since it takes 0.1 s: without PostgreSQL, no command has to wait for it

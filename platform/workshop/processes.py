@@ -41,14 +41,20 @@ def left_over() -> list[psutil.Process]:
 
 def of(run_folder: Path) -> list[psutil.Process]:
     """Return every process of the platform whose run folder this is, whoever its parent is by now."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == str(run_folder):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # gone meanwhile, or another user's: not ours
-    return found
+    return [process for process in psutil.process_iter() if _environment(process).get(MARK) == str(run_folder)]
+
+
+def of_services(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return those that run the code of a service, as an instance or a worker: only these are told which service."""
+    return [process for process in processes if "SERVICE" in _environment(process)]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """Return the environment that a process was started with; none if it is not for us to see."""
+    try:
+        return process.environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return {}  # gone meanwhile, or another user's: not ours
 
 
 def memory(processes: Iterable[psutil.Process]) -> float:

@@ -6,7 +6,7 @@ The layout is one that public HAProxy templates for etcd use, so that a service 
     /services/<service>/backend/balance       roundrobin
     /services/<service>/backend/sticky        /socket.io           prefixes that stay with one instance
     /services/<service>/upstream/<instance>   127.0.0.1:21034 weight 100   with a TTL: its sidecar keeps it alive
-    /routes/<prefix, slashes escaped>         <service>            wins over the locations
+    /routes/<prefixes, slashes escaped>       <service>            wins over the locations; all of them move at once
     /drained/<service>/<instance>             127.0.0.1:21034      the load balancer's word to a stopping sidecar
 
 What stands in the registry may have been written by anybody, and ends up in the load balancer's configuration:
@@ -19,7 +19,7 @@ import ipaddress
 import logging
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import etcd
 
@@ -81,17 +81,21 @@ class Snapshot:
     """Everything that the registry holds at one moment."""
 
     services: dict[str, Backend]
-    routes: dict[str, str]  # prefix → service
+    routes: dict[str, str]  # prefixes, separated by spaces → service
     index: int  # etcd's, to watch from
 
     def service(self, name: str) -> Backend:
         """Return the service called `name`, added if it is new."""
         return self.services.setdefault(name, Backend(name))
 
+    def locations(self) -> dict[str, str]:
+        """Return which service says of itself that it answers which prefix."""
+        return {prefix: service.name for service in self.services.values() for prefix in service.locations}
+
     def table(self) -> dict[str, str]:
         """Return which service answers which prefix: the services' locations, then the routes over them."""
-        locations = {prefix: service.name for service in self.services.values() for prefix in service.locations}
-        return locations | {prefix: name for prefix, name in self.routes.items() if name in self.services}
+        known = {prefixes: name for prefixes, name in self.routes.items() if name in self.services}
+        return self.locations() | {prefix: name for prefixes, name in known.items() for prefix in prefixes.split()}
 
 
 class Registry:
@@ -104,11 +108,27 @@ class Registry:
         # urllib3 would try four times, and wait TIMEOUT each time: our callers decide what is tried again, and when.
         self.etcd.http.connection_pool_kw["retries"] = False
 
-    def register(self, service: Backend, instance: str) -> None:
-        """Announce an instance, and with it what the load balancer needs to know of its service."""
+    def announce(self, service: Backend) -> None:
+        """Say what the load balancer needs to know of a service; an instance of it need not be there yet."""
         self._set(f"/services/{service.name}/location", " ".join(service.locations))
         self._set(f"/services/{service.name}/backend/balance", service.balance)
         self._set(f"/services/{service.name}/backend/sticky", " ".join(service.sticky))
+
+    def forget(self, service: str) -> None:
+        """Remove all that is known of a service whose instances are gone."""
+        self._delete(f"/services/{service}", recursive=True)
+
+    def set_route(self, prefixes: str, service: str) -> None:
+        """Have a service answer these path prefixes, whatever the locations say."""
+        self._set(_route_key(prefixes), service)
+
+    def remove_route(self, prefixes: str) -> None:
+        """Let the locations decide again who answers them."""
+        self._delete(_route_key(prefixes))
+
+    def register(self, service: Backend, instance: str) -> None:
+        """Announce an instance, and with it its service."""
+        self.announce(service)
         upstream = service.upstreams[instance]
         value = f"{upstream.address} weight {upstream.weight}"
         self._call(self.etcd.write, self._upstream(service.name, instance), value, ttl=TTL)
@@ -163,9 +183,9 @@ class Registry:
         if self._get(key) != value:
             self._call(self.etcd.write, key, value)
 
-    def _delete(self, key: str) -> None:
+    def _delete(self, key: str, recursive: bool = False) -> None:
         try:
-            self._call(self.etcd.delete, key)
+            self._call(self.etcd.delete, key, recursive=recursive)
         except etcd.EtcdKeyNotFound:
             log.info("%s was gone already", key)
 
@@ -192,13 +212,28 @@ def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
             _is_name(service) and _is_name(instance) and (upstream := _parse_upstream(value))
         ):
             snapshot.service(service).upstreams[instance] = upstream
-        case ["routes", prefix] if PREFIX.fullmatch(unquote(prefix)) and _is_name(value):
-            snapshot.routes[unquote(prefix)] = value
+        case ["routes", prefixes] if _are_prefixes(unquote(prefixes)) and _is_name(value):
+            snapshot.routes[unquote(prefixes)] = value
         case ["drained", _, _]:
             pass
         case _:
             return False
     return True
+
+
+def owner(table: dict[str, str], path: str) -> str | None:
+    """Return the service that answers a path: that of the longest prefix which covers it."""
+    return table.get(max((prefix for prefix in table if covers(prefix, path)), key=len, default=""))
+
+
+def covers(prefix: str, path: str) -> bool:
+    """Tell whether a path begins with a prefix, by whole segments."""
+    return f"{path}/".startswith(prefix.rstrip("/") + "/")
+
+
+def _route_key(prefixes: str) -> str:
+    """Return the key of a route. Escaped once for its name, in which a slash would begin a folder; once for the URL."""
+    return f"/routes/{quote(quote(prefixes, safe=''), safe='')}"
 
 
 def _is_name(value: str) -> bool:

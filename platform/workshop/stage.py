@@ -62,6 +62,8 @@ class Stage:
     stores: dict[str, Store]
     services: dict[str, Service]
     workers: dict[str, Worker]
+    wins: str = ""  # for the bench, a sentence each: what is better in this stage than in another, and what is worse
+    loses: str = ""
 
     def only(self, chosen: Collection[str]) -> "Stage":
         """Return the stage without the optional services, and their workers, that are not among the `chosen`."""
@@ -89,6 +91,14 @@ def stages() -> dict[str, Path]:
     return {path.parent.name.split("-")[0]: path.parent for path in sorted(paths.REPOSITORY.glob(f"stage*/{FILE}"))}
 
 
+def folder(name: str) -> Path:
+    """Return the folder of the stage called `name`. Raises WorkshopError when there is none."""
+    known = stages()
+    if name not in known:
+        raise WorkshopError(f"There is no stage {name!r}: choose {' or '.join(known)}.")
+    return known[name]
+
+
 def load(name: str, chosen: Collection[str] = ()) -> Stage:
     """Read the stage called `name`, of its optional services only the `chosen`, among which others may be.
 
@@ -109,10 +119,7 @@ def load_with(name: str, asked_for: Collection[str]) -> Stage:
 
 
 def _whole(name: str) -> Stage:
-    known = stages()
-    if name not in known:
-        raise WorkshopError(f"There is no stage {name!r}: choose {' or '.join(known)}.")
-    return read(name, known[name])
+    return read(name, folder(name))
 
 
 def read(name: str, folder: Path) -> Stage:
@@ -133,8 +140,9 @@ class Reader:
         self.text = text
 
     def stage(self, name: str, tables: dict) -> Stage:
-        self.keys("", tables, ["title", "stores", "services", "workers"])
+        self.keys("", tables, ["title", "wins", "loses", "stores", "services", "workers"])
         title = self.text_value("", tables, "title")
+        sentences = {key: self.text_value("", tables, key) for key in ("wins", "loses") if key in tables}
         stores = {key: self.store(key, table) for key, table in self.tables(tables, "stores")}
         services = {key: self.service(key, table, stores) for key, table in self.tables(tables, "services")}
         workers = {key: self.worker(key, table, services) for key, table in self.tables(tables, "workers")}
@@ -143,7 +151,7 @@ class Reader:
         for key in workers:
             if key in services:
                 self.wrong("workers", key, "a service has this name already: choose another")
-        return Stage(name, title, stores, services, workers)
+        return Stage(name, title, stores, services, workers, **sentences)
 
     def store(self, name: str, table: dict) -> Store:
         where = f"stores.{name}"

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 import psutil
@@ -32,10 +33,18 @@ class Up:
     ready: bool = False  # `up` has seen it answer
     previous: dict[str, str] = field(default_factory=dict)  # service → the version before, to which `rollback` goes
     canaries: dict[str, str] = field(default_factory=dict)  # service → the version that one instance tries out
+    steps: int = 0  # of the way to the next stage that are done
+    has_begun: bool = False  # a further one has: unless a command is at work on it, it was interrupted
+    routes: dict[str, str] = field(default_factory=dict)  # to begin with, where it was taken down on that way
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['public']}/"
+
+    @property
+    def is_on_the_way(self) -> bool:
+        """Tell whether it is between its stage and the next one."""
+        return self.steps > 0 or self.has_begun
 
     @property
     def stats_url(self) -> str:
@@ -65,19 +74,30 @@ class Up:
                 f"`./workshop promote {service}` or `./workshop abort {service}` comes first."
             )
 
-    def save(self) -> None:
-        write_atomically(paths.STATE, json.dumps(dataclasses.asdict(self), indent=2))
+    def save(self, file: Path = paths.STATE) -> None:
+        write_atomically(file, json.dumps(dataclasses.asdict(self), indent=2))
 
 
 def load() -> Up:
     """Return what is up. Raises WorkshopError when nothing is."""
     refuse_foreign_folder()
+    if up := _read(paths.STATE):
+        return up
+    raise WorkshopError("No stage is up: start one with `./workshop up stage0`.")
+
+
+def left_on_the_way() -> Up | None:
+    """Return what was up last, if it was between two stages: its data is, too."""
+    return _read(paths.ON_THE_WAY)
+
+
+def _read(file: Path) -> Up | None:
     try:
-        return Up(**json.loads(paths.STATE.read_text()))
+        return Up(**json.loads(file.read_text()))
     except FileNotFoundError:
-        raise WorkshopError("No stage is up: start one with `./workshop up stage0`.") from None
+        return None
     except (TypeError, ValueError):
-        raise WorkshopError(f"{paths.STATE} is of another version, or damaged: run `./workshop down` first.") from None
+        raise WorkshopError(f"{file} is of another version, or damaged: run `./workshop down` first.") from None
 
 
 def refuse_foreign_folder() -> None:

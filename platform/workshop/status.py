@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from workshop import paths, ports, postgres, stores, supervisor
+from workshop import evolution, paths, ports, postgres, stores, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.stage import Service, Stage
 from workshop.state import Up
@@ -56,8 +56,10 @@ def states(stage: Stage) -> dict[str, str]:
 def report(stage: Stage, up: Up) -> dict:
     """Return what `status --json` prints."""
     programs = stage.services | stage.workers
+    answered = _routes()
     return {
         "stage": up.stage,
+        "on_the_way": evolution.progress(up),
         "url": up.url,
         "stats_url": up.stats_url,
         "driver": up.driver,
@@ -65,14 +67,22 @@ def report(stage: Stage, up: Up) -> dict:
         "services": [
             {
                 "name": name,
-                "routes": programs[name].routes if isinstance(programs[name], Service) else [],
-                "version": up.versions[service_of(programs[name])],
+                "routes": sorted(prefix for prefix, service in answered.items() if service == name),
+                "version": up.versions.get(service_of(programs[name]), ""),  # none: it is just being started, or ended
                 "instances": [vars(instance) for instance in found],
             }
             for name, found in instances(stage).items()
         ],
         "stores": _stores(stage, up),
     }
+
+
+def _routes() -> dict[str, str]:
+    """Return which service answers which path prefix; empty when the load balancer is away."""
+    try:
+        return Runtime(paths.HAPROXY).routes()
+    except HAProxyUnavailable:
+        return {}
 
 
 def service_of(program) -> str:

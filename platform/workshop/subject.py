@@ -152,6 +152,7 @@ class Subject:
         """Return how often each kind of request passes the load balancer until it is answered.
 
         A request has an id, the calls that it causes have the same one, and HAProxy writes a line about each of them.
+        What the instances ask each other by themselves, every second, has ids of its own.
         """
         kinds = {"reading": READ, "posting over HTTP": POST, "signing in": SIGN_IN}
         ids = {kind: f"bench-{number}" for number, kind in enumerate(kinds)}

@@ -104,16 +104,11 @@ def fetch_quotes(urls):
     networks = allowed_networks(current_app.config["LINK_ALLOWED_NETWORKS"])
     fetches = [Fetch(url, networks) for url in urls]
     futures = [threads().submit(fetch.run) for fetch in fetches]
-    wait(futures, timeout=FETCH_SECONDS)
+    in_time, _too_late = wait(futures, timeout=FETCH_SECONDS)  # now: aborted, a page may look as if it had ended
     for fetch, future in zip(fetches, futures, strict=True):
         future.cancel()  # one that has no thread yet
         fetch.abort()  # one that has no socket yet will find its time over
-    return [future.result() for future in futures if is_finished(future) and future.result()]
-
-
-def is_finished(future):
-    """Return whether a fetch came to its end in time."""
-    return future.done() and not future.cancelled()
+    return [future.result() for future in futures if future in in_time and future.result()]
 
 
 @cache

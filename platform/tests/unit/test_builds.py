@@ -27,13 +27,14 @@ def test_an_edit_changes_nothing_in_a_build_and_makes_a_new_one(service):
     assert builds.build(service) == "v2"  # nothing has changed since
 
 
-def test_tests_and_caches_are_no_part_of_a_build(service):
+def test_what_is_not_needed_to_run_is_no_part_of_a_build(service):
     for left_out in ("tests", "__pycache__", ".cache"):
         (service.folder / left_out).mkdir()
         (service.folder / left_out / "file.py").write_text("x = 1\n")
+    (service.folder / "README.md").write_text("read me\n")
     folder = builds.folder("tiny", builds.build(service))
 
-    assert not list(folder.rglob("file.py"))
+    assert [path.name for path in folder.rglob("*") if path.suffix in (".py", ".md")] == ["app.py"]
 
 
 def test_a_shared_folder_stands_in_the_build_beside_the_services_own_files_and_its_edit_makes_a_new_one(

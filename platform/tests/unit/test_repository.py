@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workshop import cli, paths, stage
+from workshop import builds, cli, paths, stage
 
 REPOSITORY = paths.REPOSITORY
 SHELL_SCRIPTS = ["workshop", "platform/provision.sh", ".ci/run", *map(str, REPOSITORY.glob("platform/**/*.sh"))]
@@ -38,12 +38,17 @@ def test_every_requirement_of_a_stage_is_pinned_as_in_the_lock_file():
             assert line in locked, f"{file}: {line}"
 
 
-SERVICES = list(stage.load("stage2").services.values())
-each_service = pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+# Where services share code: the stages with several, and the build that leads to the first of them.
+STAGES = [stage.load("stage1"), stage.load("stage2"), stage.read("bridge", stage.stages()["stage1"] / "bridge")]
+each_service = pytest.mark.parametrize(
+    "service",
+    [pytest.param(service, id=f"{one.name}-{service.name}") for one in STAGES for service in one.services.values()],
+)
 
 # What comes with a distribution that is named, and what is needed without being imported.
 COMES_WITH = {
     "alembic": "flask-migrate",
+    "kombu": "celery",
     "markupsafe": "flask",
     "python-engineio": "flask-socketio",
     "python-socketio": "flask-socketio",
@@ -71,7 +76,8 @@ def imported_names(file):
 def imported_packages(service):
     """Return the top-level packages that a service imports, itself or in the modules of common that it uses."""
     common = service.shared["common"]
-    files = [*service.folder.glob("parley/**/*.py"), *service.folder.glob("migrations/**/*.py"), common / "server.py"]
+    built = builds.contents(service).values()
+    files = [file for file in built if file.suffix == ".py" and file.parent != common] + [common / "server.py"]
     packages = set()
     for file in files:  # grows while we read
         for name in imported_names(file):
@@ -94,9 +100,11 @@ def test_a_service_imports_nothing_of_another_one_and_names_what_it_imports(serv
     assert named == expected.union(*(NEEDED_BY.get(name, ()) for name in imported))
 
 
-@each_service
-def test_a_service_uses_no_store_of_another_one(service):
-    assert service.stores.items() <= {"DATABASE_URL": service.name, "REDIS_URL": "queue"}.items()
+@pytest.mark.parametrize("several", STAGES, ids=lambda several: several.name)
+def test_a_service_uses_no_database_of_another_one(several):
+    used = [store for service in several.services.values() for store in service.stores.values() if store != "queue"]
+    assert len(used) == len(set(used))
+    assert {several.stores[store].kind for store in used} == {"sql"}
 
 
 def test_every_package_in_the_lock_files_has_a_hash_and_no_address():

@@ -1,5 +1,7 @@
 """stage.toml, right and wrong."""
 
+import re
+
 import pytest
 
 from workshop import stage
@@ -39,6 +41,9 @@ def test_a_good_file_is_read(tmp_path):
     ("old", "new", "line", "key", "what"),
     [
         ('title = "A test"', "title = 5", 1, "title", "a text in quotes is needed"),
+        ('title = "A test"', 'title = "A test"\nwins = 5', 2, "wins", "a text in quotes is needed"),
+        ('title = "A test"', 'title = "A test"\nloses = ""', 2, "loses", "a text in quotes is needed"),
+        ('title = "A test"', 'title = "A test"\ndraws = "It does."', 2, "draws", "allowed is title, wins, loses"),
         ('db.kind = "sql"', 'db.kind = "oracle"', 4, "stores.db.kind", "allowed is sql, redis"),
         ("[services.web]", "[services.Web]", 6, "services.Web", "lower-case letters"),
         ('routes = ["/"]', 'routes = "/"', 7, "services.web.routes", "a list of texts is needed"),
@@ -95,6 +100,20 @@ def test_what_is_asked_for_must_be_an_optional_service():
             stage.load_with("stage0", ["stats", wrong])
 
 
+def test_what_a_stage_wins_and_loses_may_be_left_unsaid(tmp_path):
+    said = 'title = "A test"\nwins = "It is short."\nloses = """\nIt is \\\nfast."""'
+    for text, wins, loses in ((GOOD, "", ""), (GOOD.replace('title = "A test"', said), "It is short.", "It is fast.")):
+        made = read(tmp_path, text)
+        assert (made.wins, made.loses) == (wins, loses)
+
+
 def test_every_stage_of_the_repository_is_well_formed():
     for name in stage.stages():
         assert stage.load(name).services
+
+
+@pytest.mark.parametrize("name", stage.stages())
+def test_every_stage_says_in_a_sentence_each_what_it_wins_and_loses_and_leaves_figures_to_the_bench(name):
+    made = stage.load(name)
+    for sentence in (made.wins, made.loses):
+        assert re.fullmatch(r"[A-Z][^.0-9\n]*[.]", sentence)

@@ -1,6 +1,6 @@
 import click
 
-from workshop import rollout, stage, state
+from workshop import evolution, rollout, state
 
 
 @click.command("abort", epilog="Example: ./workshop abort monolith")
@@ -9,4 +9,4 @@ def command(name: str) -> None:
     """Drain and stop the canary of SERVICE; the other instances go on."""
     with state.locked(f"abort {name}"):
         up = state.load()
-        rollout.abort(stage.load(up.stage, up.counts), up, name, click.echo)
+        rollout.abort(evolution.current(up), up, name, click.echo)

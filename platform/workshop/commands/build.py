@@ -1,6 +1,6 @@
 import click
 
-from workshop import builds, stage, state
+from workshop import builds, evolution, state
 
 
 @click.command("build", epilog="Example: ./workshop build monolith")
@@ -8,7 +8,7 @@ from workshop import builds, stage, state
 def command(name: str) -> None:
     """Make an immutable, numbered copy of SERVICE's code; nothing runs from it until it is deployed."""
     with state.locked(f"build {name}"):
-        service = stage.load(state.load().stage).service(name)
+        service = evolution.current(state.load()).service(name)
         known = builds.versions(name)
         version = builds.build(service)
     if version in known:

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from workshop import rollout, stage, state, supervisor
+from workshop import evolution, rollout, state, supervisor
 from workshop.counters import Counters
 
 INTERVAL = 0.5  # seconds between two looks into the log
@@ -30,7 +30,7 @@ def command(name: str, percent: int, version: str | None) -> None:
     """
     with state.locked(f"canary {name}"):
         up = state.load()
-        rollout.canary(stage.load(up.stage, up.counts), up, name, version, percent, click.echo)
+        rollout.canary(evolution.current(up), up, name, version, percent, click.echo)
         version = state.load().canaries[name]
     console, counters = Console(), Counters(supervisor.log_file("haproxy"), name, version)
     if console.is_terminal:

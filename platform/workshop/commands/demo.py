@@ -5,7 +5,7 @@ import click
 from rich.console import Console
 from rich.rule import Rule
 
-from workshop import demos, operations, paths, stage, state, status
+from workshop import demos, evolution, operations, paths, stage, state, status
 from workshop.commands.probe import table
 from workshop.demos import DEMOS, Step
 from workshop.errors import WorkshopError
@@ -21,7 +21,7 @@ IN_ROTATION = 20  # seconds until one of the instances can be chosen to be kille
 def command(name: str, auto: bool) -> None:
     """Show a demonstration on the stage that is up, under a load, one key per step; exit 1 if its promise is broken."""
     up = state.load()
-    current = stage.load(up.stage, up.counts)
+    current = evolution.current(up)
     demo, service = DEMOS[name], demos.service_of(current)
     steps = demo.steps(current, service)
     console = Console(highlight=False)

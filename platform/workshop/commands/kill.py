@@ -2,7 +2,7 @@ import signal
 
 import click
 
-from workshop import operations, stage, state
+from workshop import evolution, operations, state
 
 
 def parse(context, parameter, name: str) -> signal.Signals:
@@ -19,4 +19,4 @@ def parse(context, parameter, name: str) -> signal.Signals:
 def command(target: str, sent: signal.Signals) -> None:
     """Kill an instance, or all of a service, without warning: the supervisor brings it back."""
     up = state.load()
-    operations.kill(stage.load(up.stage, up.counts), target, sent, click.echo)
+    operations.kill(evolution.current(up), target, sent, click.echo)

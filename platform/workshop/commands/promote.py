@@ -1,6 +1,6 @@
 import click
 
-from workshop import rollout, stage, state
+from workshop import evolution, rollout, state
 
 
 @click.command("promote", epilog="Example: ./workshop promote monolith")
@@ -9,4 +9,4 @@ def command(name: str) -> None:
     """Have all instances of SERVICE run the canary's version, with nobody noticing."""
     with state.locked(f"promote {name}"):
         up = state.load()
-        rollout.promote(stage.load(up.stage, up.counts), up, name, click.echo)
+        rollout.promote(evolution.current(up), up, name, click.echo)

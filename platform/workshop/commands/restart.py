@@ -1,6 +1,6 @@
 import click
 
-from workshop import operations, stage, state
+from workshop import evolution, operations, state
 
 
 @click.command("restart", epilog="Example: ./workshop restart monolith")
@@ -9,4 +9,4 @@ def command(name: str) -> None:
     """Deploy SERVICE the old way: stop all, migrate, start. Its users notice; `probe` says how much."""
     with state.locked(f"restart {name}"):
         up = state.load()
-        operations.restart(stage.load(up.stage, up.counts), up, name, click.echo)
+        operations.restart(evolution.current(up), up, name, click.echo)

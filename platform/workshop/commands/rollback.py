@@ -1,6 +1,6 @@
 import click
 
-from workshop import rollout, stage, state
+from workshop import evolution, rollout, state
 
 
 @click.command("rollback", epilog="Example: ./workshop rollback monolith")
@@ -9,4 +9,4 @@ def command(name: str) -> None:
     """Have SERVICE run the version before again, with nobody noticing; undo an upgrade that was interrupted."""
     with state.locked(f"rollback {name}"):
         up = state.load()
-        rollout.rollback(stage.load(up.stage, up.counts), up, name, click.echo)
+        rollout.rollback(evolution.current(up), up, name, click.echo)

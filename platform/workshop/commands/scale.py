@@ -2,7 +2,7 @@ import re
 
 import click
 
-from workshop import operations, stage, state
+from workshop import evolution, operations, stage, state
 from workshop.errors import WorkshopError
 
 MOST = 20  # instances of a service: more than two cores can use
@@ -14,7 +14,7 @@ def command(wanted: tuple[str, ...]) -> None:
     """Have N instances of each SERVICE; requests go on being answered meanwhile."""
     with state.locked("scale"):
         up = state.load()
-        current = stage.load(up.stage, up.counts)
+        current = evolution.current(up)
         operations.scale(current, up, dict(parse(current, word) for word in wanted), click.echo)
 
 

@@ -1,6 +1,6 @@
 import click
 
-from workshop import operations, stage, state
+from workshop import evolution, operations, state
 
 
 @click.command("start", epilog="Example: ./workshop start monolith")
@@ -9,5 +9,5 @@ def command(name: str) -> None:
     """Start what `stop` has ended."""
     with state.locked(f"start {name}"):
         up = state.load()
-        operations.start(stage.load(up.stage, up.counts), up, name)
+        operations.start(evolution.current(up), up, name)
     click.echo(f"{name} is up.")

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from workshop import stage, state
+from workshop import evolution, state
 from workshop import status as system_status
 
 INTERVAL = 0.5  # seconds between two looks with --watch
@@ -18,28 +18,32 @@ COLOURS = {"UP": "green", "STARTING": "yellow", "DRAIN": "yellow", "DOWN": "red"
 @click.option("--watch", is_flag=True, help="Show it until interrupted.")
 def command(as_json: bool, watch: bool) -> None:
     """Show what runs, as the load balancer sees it."""
-    up = state.load()
-    wanted = stage.load(up.stage, up.counts)
     if as_json:
-        click.echo(json.dumps(system_status.report(wanted, up), indent=2))
+        click.echo(json.dumps(report(), indent=2))
     elif watch:
-        show_until_interrupted(wanted, up)
+        show_until_interrupted()
     else:
-        Console().print(table(system_status.report(wanted, up)))
+        Console().print(table(report()))
 
 
-def show_until_interrupted(wanted: stage.Stage, up: state.Up) -> None:
+def report() -> dict:
+    up = state.load()  # at each look: what is up may be on its way to the next stage
+    return system_status.report(evolution.current(up), up)
+
+
+def show_until_interrupted() -> None:
     try:
-        with Live(table(system_status.report(wanted, up)), auto_refresh=False) as live:
+        with Live(table(report()), auto_refresh=False) as live:
             while True:
                 time.sleep(INTERVAL)
-                live.update(table(system_status.report(wanted, up)), refresh=True)
+                live.update(table(report()), refresh=True)
     except KeyboardInterrupt:
         pass  # the way to end it
 
 
 def table(report: dict) -> Table:
-    shown = Table(title=f"{report['stage']}: {report['url']}   statistics: {report['stats_url']}", title_justify="left")
+    place = report["stage"] + (f", {report['on_the_way']}" if report["on_the_way"] else "")
+    shown = Table(title=f"{place}: {report['url']}   statistics: {report['stats_url']}", title_justify="left")
     for heading in ("service", "routes", "instance", "address", "process", "state"):
         shown.add_column(heading, overflow="fold")
     for service in report["services"]:

@@ -1,6 +1,6 @@
 import click
 
-from workshop import operations, stage, state
+from workshop import evolution, operations, state
 
 
 @click.command("stop", epilog="Example: ./workshop stop monolith")
@@ -9,5 +9,5 @@ def command(name: str) -> None:
     """End all instances of SERVICE, and its workers, until `start`."""
     with state.locked(f"stop {name}"):
         up = state.load()
-        operations.stop(stage.load(up.stage, up.counts), name)
+        operations.stop(evolution.current(up), name)
     click.echo(f"{name} is stopped: `./workshop start {name}` starts it.")

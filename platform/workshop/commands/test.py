@@ -1,49 +1,59 @@
+import contextlib
 import subprocess
 import sys
+import tempfile
 
 import click
 
 from workshop import paths
 
-# What is run, one pytest after the other: each folder of tests is independent of the others.
+# A run is one pytest, independent of the others. The runs of a round go side by side, the rounds one after the other.
 STAGE0 = (["stage0-monolith/tests"],)
+STAGE1 = (["stage1-strangler/monolith/tests"], ["stage1-strangler/bridge/tests"])
 STAGE2 = tuple(
     [f"stage2-microservices/{folder}/tests"] for folder in ("common", "ui", "tokens", "users", "messages", "socketio")
 )
-ON_STAGE2 = ("--stage", "stage2")
-ON_POSTGRES = ("--db", "postgres")
+CONTRACT, FAULTS, EVOLVE = "platform/contract", "platform/tests/test_faults.py", "platform/tests/test_evolve.py"
+ON_STAGE1, ON_STAGE2, ON_POSTGRES = ("--stage", "stage1"), ("--stage", "stage2"), ("--db", "postgres")
+EVOLVED = "--evolved"  # the stage is not brought up, stage 0 is, and becomes it
+# What a database, or where the stage came from, could make another of: attacks and browsers do not see it.
+WHAT_MAY_DIFFER = ("-k", "not attacks and not test_page and not fuzz")
 PARTS = {
-    "unit": (*STAGE0, *STAGE2, ["platform/tests/unit"]),
-    "stage0": STAGE0,
-    "stage2": STAGE2,
-    "platform": (["platform/tests"], ["platform/tests/test_faults.py", "platform/stage2", *ON_STAGE2]),
-    "contract": (["platform/contract"], ["platform/contract", *ON_STAGE2]),
+    "unit": ((*STAGE0, *STAGE1), STAGE2[:3], STAGE2[3:], (["platform/tests/unit"],)),
+    "stage0": (STAGE0,),
+    "stage1": (STAGE1,),
+    "stage2": (STAGE2[:3], STAGE2[3:]),
+    "platform": ((["platform/tests"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
+    "contract": (([CONTRACT],), ([CONTRACT, *ON_STAGE1],), ([CONTRACT, *ON_STAGE2],)),
+    # What the whole suite leaves out, to be done within 40 minutes.
+    "matrix": (
+        ([EVOLVE, *ON_POSTGRES, "-k", "becomes or killed or too_much"],),
+        ([CONTRACT, *ON_STAGE1, EVOLVED],),
+        ([FAULTS, *ON_STAGE2],),
+        ([FAULTS, *ON_STAGE2, *ON_POSTGRES],),
+        ([CONTRACT, *ON_STAGE2, *ON_POSTGRES],),
+    ),
 }
 ALL = (
-    *STAGE0,
-    *STAGE2,
+    (*STAGE0, *STAGE1),
+    STAGE2[:3],
+    STAGE2[3:],
     # Another version is rolled out in stage 2, below; here only that of a service with workers.
-    ["platform/tests", "platform/contract", "-k", "not test_rollout or its_rollback or bad_input"],
-    [
-        "platform/tests/test_faults.py",
-        "platform/tests/test_rollout.py",
-        "platform/stage2",
-        "platform/contract",
-        *ON_STAGE2,
-    ],
-    # Of the faults, those that the database sees.
-    [
-        "platform/tests/test_faults.py",
-        "platform/stage2/test_stores.py",
-        "platform/contract",
-        *ON_STAGE2,
-        *ON_POSTGRES,
-        *("-k", "not etcd and not redis and not haproxy and not manager"),
-    ],
-    # The monolith on PostgreSQL: what reaches the database; attacks and browsers do not see the difference.
-    ["platform/contract", *ON_POSTGRES, "-k", "not attacks and not test_page"],
+    (["platform/tests", CONTRACT, "-k", "not test_rollout or its_rollback or bad_input"],),
+    # Of the faults, those that a service could see: etcd and the load balancer are the same for all stages.
+    (
+        [
+            *(FAULTS, "platform/tests/test_rollout.py", "platform/stage2", CONTRACT, *ON_STAGE2, EVOLVED),
+            *("-k", "not etcd and not haproxy and not manager"),
+        ],
+    ),
+    (
+        [CONTRACT, *ON_STAGE1, EVOLVED, *WHAT_MAY_DIFFER],
+        ["platform/stage2/test_stores.py", CONTRACT, *ON_STAGE2, *ON_POSTGRES, EVOLVED, *WHAT_MAY_DIFFER],
+        [CONTRACT, *ON_POSTGRES, *WHAT_MAY_DIFFER],
+    ),
 )
-WITHOUT_BROWSER = ("unit", "stage0", "stage2")
+WITHOUT_BROWSER = ("unit", "stage0", "stage1", "stage2")
 SLOWEST = 15  # tests whose times are printed
 
 
@@ -54,9 +64,11 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     """Run the test suite, or the part of it called WHAT; OPTIONS go to pytest.
 
     \b
-    unit      fast, no servers but Redis        stage0     the monolith's own tests
-    platform  real HAProxy, etcd and Redis      stage2     each service's own tests
-    contract  the API of the running application
+    unit      fast, no servers but Redis: the tests of all stages, and the platform's
+    stage0    the monolith's own tests          stage1    those of what is left of it, and of the bridge
+    stage2    each service's own tests          platform  real HAProxy, etcd and Redis
+    contract  the API of the running application, stage by stage
+    matrix    what the whole suite leaves out: more of stages, databases and faults (half an hour)
     """
     what, options = (words[0], words[1:]) if words and not words[0].startswith("-") else (None, words)
     if what and what not in PARTS:
@@ -65,6 +77,23 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
         provisioned = subprocess.run([paths.REPOSITORY / "platform" / "provision.sh", "--test"])
         if provisioned.returncode:
             context.exit(provisioned.returncode)
-    pytest = [sys.executable, "-m", "pytest", f"--durations={SLOWEST}", *options]
-    runs = [subprocess.run([*pytest, *tests], cwd=paths.REPOSITORY) for tests in (PARTS[what] if what else ALL)]
-    context.exit(max(run.returncode for run in runs))
+    rounds = PARTS[what] if what else ALL
+    context.exit(max(side_by_side(runs, options) for runs in rounds))
+
+
+def side_by_side(runs: tuple[list[str], ...], options: tuple[str, ...]) -> int:
+    """Run them at the same time, and show what they print one after the other; return the worst exit status."""
+    command = [sys.executable, "-m", "pytest", f"--durations={SLOWEST}", *options]
+    if len(runs) == 1:
+        return subprocess.run([*command, *runs[0]], cwd=paths.REPOSITORY).returncode
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in runs]
+        started = [
+            subprocess.Popen([*command, *tests], cwd=paths.REPOSITORY, stdout=file, stderr=subprocess.STDOUT)
+            for tests, file in zip(runs, files, strict=True)
+        ]
+        for process, file in zip(started, files, strict=True):
+            process.wait()
+            file.seek(0)
+            click.echo(file.read())
+        return max(process.returncode for process in started)

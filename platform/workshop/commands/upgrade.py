@@ -2,7 +2,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from workshop import builds, migrations, rollout, stage, state
+from workshop import builds, evolution, migrations, rollout, state
 
 
 @click.command("upgrade", epilog="Example: ./workshop upgrade monolith, or first ./workshop upgrade monolith --plan")
@@ -21,13 +21,13 @@ def command(name: str, version: str | None, only_plan: bool, allow_breaking: boo
         return
     with state.locked(f"upgrade {name}"):
         up = state.load()
-        rollout.upgrade(stage.load(up.stage, up.counts), up, name, version, allow_breaking, click.echo)
+        rollout.upgrade(evolution.current(up), up, name, version, allow_breaking, click.echo)
 
 
 def show_plan(name: str, version: str | None) -> None:
     """Print the operations of the migrations that the database lacks, and what each one means."""
     up = state.load()
-    current = stage.load(up.stage, up.counts)
+    current = evolution.current(up)
     service = current.service(name)
     plan = migrations.plan(current, service, up, builds.find(name, version) if version else service.folder)
     if not plan.pending:

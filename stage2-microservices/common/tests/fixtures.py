@@ -42,14 +42,20 @@ def redis_url(redis_server):
 
 
 @pytest.fixture(scope="session")
-def flask_db(pytestconfig):
+def code(pytestconfig):
+    """The folder with the service's code, and beside it common/."""
+    return pytestconfig.rootpath
+
+
+@pytest.fixture(scope="session")
+def flask_db(code):
     """Return a function that runs `flask db …` of the service."""
 
     def flask_db(action, database_url):
         settings = {**OWN, "DATABASE_URL": database_url, "REDIS_URL": "redis://unused"}
-        environ = {**os.environ, **settings, "PYTHONPATH": str(pytestconfig.rootpath.parent)}
-        command = [sys.executable, "-m", "flask", "--app", "parley", "db", action]
-        subprocess.run(command, cwd=pytestconfig.rootpath, env=environ, check=True, timeout=30, capture_output=True)
+        environ = {**os.environ, **settings, "PYTHONPATH": str(code.parent)}
+        command = [sys.executable, "-m", "flask", "--app", "parley", "db", *action.split()]
+        subprocess.run(command, cwd=code, env=environ, check=True, timeout=30, capture_output=True)
 
     return flask_db
 

@@ -432,6 +432,32 @@ def test_slow_pages_end_in_time_and_do_not_hold_up_the_others(fetch, site, monke
     assert ended.wait(2), "the fetch still reads"
 
 
+def test_a_page_that_is_cut_off_when_its_time_is_over_does_not_count_as_one_that_has_ended(fetch, site, monkeypatch):
+    monkeypatch.setattr(links, "FETCH_SECONDS", 0.3)
+    run, abort, ended, over = links.Fetch.run, links.Fetch.abort, threading.Event(), threading.Event()
+
+    def run_and_tell(self):
+        result = run(self)
+        ended.set()
+        return result
+
+    def abort_and_wait(self):
+        abort(self)
+        if threading.current_thread() is threading.main_thread():
+            assert ended.wait(2)  # so that its thread is faster than what comes next
+
+    def write_half(file):
+        file.write(b"<title>half a page</title>")
+        file.flush()
+        over.wait(2)
+
+    monkeypatch.setattr(links.Fetch, "run", run_and_tell)
+    monkeypatch.setattr(links.Fetch, "abort", abort_and_wait)
+    site.pages["/half"] = (200, {"Content-Type": "text/html"}, write_half)
+    assert fetch("/half") == []
+    over.set()
+
+
 def test_titles_are_one_short_line_without_invisible_characters():
     title, description = links.read_head(
         "<title>a\n\u202e\x07 b</title><meta name=description content='{}'>".format("x" * 500).encode(), "utf-8"

@@ -1,0 +1,35 @@
+"""Tokens: sign in and sign out, as stage 0 does it, until /api/tokens is a path of the tokens service."""
+
+from flask import Blueprint, g
+
+from common import auth
+from common.auth import token_required
+from common.database import write_transaction
+from common.parameters import query_int
+
+from ..api.users import check_password
+from .models.revocation import revoke_all_tokens, revoke_token, time_of_issue
+
+tokens = Blueprint("tokens", __name__, url_prefix="/api/tokens")
+
+
+@tokens.post("")
+def create():
+    """Sign in: exchange nickname and password for a token."""
+    # Before the check: if the password is changed while we check the old one, the token is born revoked.
+    issued_at = time_of_issue()
+    user = check_password(*auth.basic_credentials())
+    return {"token": auth.issue_token(user.id, issued_at)}
+
+
+@tokens.delete("")
+@token_required
+def revoke():
+    """Sign out: refuse this token from now on, or with ?all=1 all of the user's until now."""
+    everywhere = query_int("all", 0, 1, default=0)
+    with write_transaction() as session:
+        if everywhere:
+            revoke_all_tokens(session, g.claims, auth.LIFETIME)
+        else:
+            revoke_token(session, g.claims)
+    return "", 204

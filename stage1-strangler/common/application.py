@@ -1,0 +1,24 @@
+"""Makes the Flask application of a service, with all that is the same in each."""
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from . import errors, logs, services
+from .health import health
+
+
+def make_app(configuration, explain=lambda _error: None):
+    """Return an application that logs, answers failures and health checks, and can call other services.
+
+    explain(error) -> sentence or None knows the failures of the service's stores.
+    """
+    app = Flask("parley", static_folder=None)
+    app.config.from_mapping(configuration)
+    app.json.sort_keys = False
+    logs.init_app(app)
+    errors.init_app(app, explain)
+    services.init_app(app)
+    app.register_blueprint(health)
+    # The client's address is the one that the load balancer names, or the service that calls on somebody's behalf.
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=0)
+    return app

@@ -1,0 +1,160 @@
+"""Messages: post, list, edit."""
+
+import base64
+import re
+import time
+from urllib.parse import urlencode
+
+from flask import Blueprint, g, request
+from sqlalchemy import select, tuple_
+from sqlalchemy.exc import IntegrityError
+
+from common.auth import token_optional, token_required
+from common.database import db, time_of_change, write_transaction
+from common.parameters import MAX_ID, MAX_TIME, json_body, query_int, whole_number
+from common.push import push_model
+from common.refusals import Forbidden, Invalid, NotFound
+
+from .. import markup, tasks
+from ..models.message import DAY, Message, check_key, check_source, find_repeat, remember
+
+messages = Blueprint("messages", __name__, url_prefix="/api/messages")
+
+
+@messages.post("")
+@token_required
+def create():
+    """Post a message; with an Idempotency-Key header, a repeat answers the first one."""
+    message, is_new = post(g.user_id, json_body().get("source"), request.headers.get("Idempotency-Key"))
+    if not is_new:
+        return message.to_dict()
+    return message.to_dict(), 201, {"Location": f"/api/messages/{message.id}"}
+
+
+@messages.get("")
+@token_optional
+def index():
+    """List the messages of the last day by time of change: the newest, or all since a time, page by page."""
+    limit = query_int("limit", 1, 500, default=100)
+    updated_since = query_int("updated_since", 0, MAX_TIME)
+    if "cursor" in request.args:
+        direction, position = read_cursor(request.args["cursor"])
+    elif updated_since is not None:
+        direction, position = "after", (updated_since, 0)
+    else:
+        direction, position = "before", (MAX_TIME, 0)
+    found = list(page(direction, position, limit + 1))
+    shown = found[:limit] if direction == "after" else found[-limit:]
+    answer = {"messages": [message.to_dict() for message in shown], "_links": {"self": request.full_path.rstrip("?")}}
+    if len(found) > limit:
+        last = shown[-1] if direction == "after" else shown[0]
+        query = urlencode({"cursor": make_cursor(direction, last), "limit": limit})
+        answer["_links"]["next"] = f"/api/messages?{query}"
+    return answer
+
+
+@messages.get("/<int:message_id>")
+@token_optional
+def show(message_id):
+    """Show one message."""
+    return find(message_id).to_dict()
+
+
+@messages.put("/<int:message_id>")
+@token_required
+def change(message_id):
+    """Edit one's own message."""
+    if find(message_id).user_id != g.user_id:
+        raise Forbidden("You can edit only your own messages.")
+    edit(message_id, json_body().get("source"))
+    return "", 204
+
+
+def post(user_id, source, key=None):
+    """Store a message, push it and have its links expanded.
+
+    Returns the message, and whether it is new: a repeated idempotency key returns the first message.
+    Raises Invalid and KeyReused.
+    """
+    key = check_key(key)
+    content = make_content(source)
+    try:
+        message, is_new = insert(user_id, content, key)
+    except IntegrityError:
+        # The same key at the same time, on a database without SQLite's single write lock: the other one was faster.
+        message, is_new = insert(user_id, content, key)
+    if is_new:
+        announce(message)
+    return message, is_new
+
+
+def edit(message_id, source):
+    """Change the text of a message, push it and have its links expanded; raises Invalid."""
+    content = make_content(source)
+    with write_transaction() as session:
+        message = session.get(Message, message_id, with_for_update=True)  # text and HTML of one edit, not of two
+        for name, value in {**content, "updated_at": time_of_change(session, Message)}.items():
+            setattr(message, name, value)
+    announce(message)
+
+
+def find(message_id):
+    """Return a message; raises NotFound."""
+    message = db.session.get(Message, message_id) if message_id <= MAX_ID else None
+    if message is None:
+        raise NotFound("There is no such message.")
+    return message
+
+
+def make_content(source):
+    """Return what follows from a text; rendered before any lock is taken. Raises Invalid."""
+    html, links = markup.render(check_source(source))
+    return {"source": source, "html": html, "expand_after": int(time.time()) if links else None}
+
+
+def insert(user_id, content, key):
+    """Store a message with its idempotency key; return the message and whether it is new."""
+    with write_transaction() as session:
+        now = time_of_change(session, Message)
+        if key and (message := find_repeat(session, user_id, key, content["source"], now)):
+            return message, False
+        message = Message(user_id=user_id, created_at=now, updated_at=now, **content)
+        session.add(message)
+        session.flush()  # gives the message its id
+        if key:
+            session.add(remember(message, key))
+    return message, True
+
+
+def announce(message):
+    """After the commit: push the message, and queue the expansion of its links."""
+    push_model(message)
+    if message.expand_after is not None:
+        tasks.queue_expansion(message.id)
+
+
+def page(direction, position, limit):
+    """Return up to limit messages of the last day, after or before a position (updated_at, id), oldest first."""
+    key = tuple_(Message.updated_at, Message.id)
+    query = select(Message).where(Message.updated_at >= int(time.time()) - DAY).limit(limit)
+    if direction == "after":
+        return db.session.scalars(query.where(key > position).order_by(Message.updated_at, Message.id)).all()
+    newest_first = query.where(key < position).order_by(Message.updated_at.desc(), Message.id.desc())
+    return reversed(db.session.scalars(newest_first).all())
+
+
+def make_cursor(direction, message):
+    """Return where the next page begins, as text that clients pass on unread."""
+    return base64.urlsafe_b64encode(f"{direction}.{message.updated_at}.{message.id}".encode()).decode()
+
+
+def read_cursor(cursor):
+    """Return the direction and position of a cursor; raises Invalid."""
+    try:
+        text = base64.urlsafe_b64decode(cursor).decode()
+    except ValueError as error:
+        raise Invalid("The cursor is not one of ours.") from error
+    match = re.fullmatch(r"(after|before)\.([0-9]+)\.([0-9]+)", text)
+    if not match:
+        raise Invalid("The cursor is not one of ours.")
+    return match[1], (whole_number("cursor", match[2], 0, MAX_TIME), whole_number("cursor", match[3], 0, MAX_ID))

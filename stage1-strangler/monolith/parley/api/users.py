@@ -1,0 +1,156 @@
+"""Users: register, look up, change, and the password check."""
+
+import logging
+import time
+
+from flask import Blueprint, g, request
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from common import auth
+from common.auth import token_optional, token_required
+from common.database import db, time_of_change, write_transaction
+from common.parameters import MAX_ID, MAX_TIME, json_body, query_ids, query_int
+from common.push import push_model
+from common.refusals import Declined, Forbidden, NotFound, NotSignedIn, Taken, Unavailable
+
+from .. import attempts, presence
+from ..models.sign_out import deliver_sign_outs, sign_out_everywhere
+from ..models.user import User, check_new_password, check_nickname
+from ..passwords import hash_password, matches
+
+log = logging.getLogger(__name__)
+
+users = Blueprint("users", __name__, url_prefix="/api/users")
+
+
+@users.post("")
+def create():
+    """Register a user."""
+    body = json_body()
+    nickname = check_nickname(body.get("nickname"))
+    password_hash = hash_password(check_new_password(body.get("password")))
+    now = int(time.time())
+    user = User(created_at=now, last_seen_at=now, nickname=nickname, password_hash=password_hash)
+    save(user)
+    push_model(user)
+    return user.to_dict(), 201, {"Location": f"/api/users/{user.id}"}
+
+
+@users.get("")
+@token_optional
+def index():
+    """List users, oldest change first."""
+    query = select(User).order_by(User.updated_at, User.nickname)
+    if (online := query_int("online", 0, 1)) is not None:
+        query = query.where(User.online == bool(online))
+    if (updated_since := query_int("updated_since", 0, MAX_TIME)) is not None:
+        query = query.where(User.updated_at >= updated_since)
+    if (ids := query_ids("ids", at_most=500)) is not None:
+        query = query.where(User.id.in_(ids))
+    return {"users": [user.to_dict() for user in db.session.scalars(query)]}
+
+
+@users.get("/<int:user_id>")
+@token_optional
+def show(user_id):
+    """Show one user."""
+    return find(user_id).to_dict()
+
+
+@users.put("/<int:user_id>")
+@token_required
+def change(user_id):
+    """Change one's nickname or password; a new password signs the user out everywhere."""
+    find(user_id)
+    if user_id != g.user_id:
+        raise Forbidden("You can change only yourself.")
+    body = json_body()
+    changes = {}
+    if "nickname" in body:
+        changes["nickname"] = check_nickname(body["nickname"])
+    if "password" in body:
+        changes["password_hash"] = hash_password(check_new_password(body["password"]))
+    if changes:
+        push_model(save_changes(user_id, changes))
+    return "", 204
+
+
+@users.get("/me")
+def check():
+    """Show the user whose nickname and password the request carries: this is the password check."""
+    return check_password(*auth.basic_credentials()).to_dict()
+
+
+@users.put("/me")
+@token_required
+def come():
+    """Be online, for a minute or as long as a page is open."""
+    presence.ping(g.user_id, "http")
+    return "", 204
+
+
+@users.delete("/me")
+@token_required
+def go():
+    """Be offline at once, until the next ping."""
+    presence.leave(g.user_id)
+    return "", 204
+
+
+def find(user_id):
+    """Return a user; raises NotFound."""
+    user = db.session.get(User, user_id) if user_id <= MAX_ID else None
+    if user is None:
+        raise NotFound("There is no such user.")
+    return user
+
+
+def find_by_nickname(nickname):
+    """Return a user, or None."""
+    if "\0" in nickname:
+        return None  # nobody has that, and PostgreSQL would not even look for it
+    return db.session.scalar(select(User).where(User.nickname == nickname))
+
+
+def check_password(nickname, password):
+    """Return the user with this nickname and password.
+
+    Raises NotSignedIn, without telling which one was wrong, and TooMany after too many wrong ones.
+    """
+    with attempts.counted(nickname, request.remote_addr):
+        user = find_by_nickname(nickname)
+        db.session.commit()  # gives the connection back: others can use it while we hash
+        if not matches(user and user.password_hash, password):
+            raise NotSignedIn("Nickname or password is wrong.")
+        return user
+
+
+def save(user):
+    """Insert a user; raises Taken. The unique index decides, so of two racing registrations one wins."""
+    try:
+        with write_transaction() as session:
+            user.updated_at = time_of_change(session, User)
+            session.add(user)
+    except IntegrityError as error:
+        raise Taken("This nickname is taken.") from error
+
+
+def save_changes(user_id, changes):
+    """Change a user's row and return it; raises Taken."""
+    try:
+        with write_transaction() as session:
+            user = session.get(User, user_id)
+            for name, value in {**changes, "updated_at": time_of_change(session, User)}.items():
+                setattr(user, name, value)
+            if "password_hash" in changes:
+                # Users needs tokens here, as tokens needs users to check a password: a cycle between the two.
+                sign_out_everywhere(session, g.claims)
+    except IntegrityError as error:
+        raise Taken("This nickname is taken.") from error
+    if "password_hash" in changes:
+        try:
+            deliver_sign_outs()
+        except (Declined, Unavailable) as error:
+            log.warning("User %d is signed out later: %s", user_id, error)
+    return user

@@ -1,0 +1,1 @@
+"""The data: each model knows how to write itself as JSON."""

@@ -1,0 +1,98 @@
+import time
+
+import pytest
+import socketio
+
+from parley.socket_server import socketio as server
+
+
+@pytest.fixture
+def make_app(make_app, monkeypatch):
+    """The same without a message queue: Flask-SocketIO's test client wants to see all packets itself."""
+    monkeypatch.setattr("common.push.MessageQueue", lambda _url: socketio.Manager())
+    return make_app
+
+
+@pytest.fixture
+def tab(app):
+    """A connected page."""
+    tab = server.test_client(app)
+    yield tab
+    if tab.is_connected():
+        tab.disconnect()
+
+
+def call(tab, event, *args):
+    return tab.emit(event, *args, callback=True)
+
+
+def names(tab):
+    return [event["name"] for event in tab.get_received()]
+
+
+def test_a_ping_makes_the_user_online_for_all(app, client, tab, auth, ann):
+    other = server.test_client(app)
+    assert call(tab, "ping_user", auth.token(ann)) == {"id": ann}
+    [event] = other.get_received()
+    assert event["name"] == "updated_model"
+    assert event["args"] == [{"class": "User", "model": client.get(f"/api/users/{ann}").json}]
+    assert event["args"][0]["model"]["online"] is True
+    assert call(tab, "ping_user", auth.token(ann)) == {"id": ann}
+    assert names(other) == []
+
+
+def test_a_message_is_posted_and_pushed_to_all(app, client, tab, auth, ann):
+    other = server.test_client(app)
+    acknowledgement = call(tab, "post_message", {"source": "hi"}, auth.token(ann))
+    message = client.get(f"/api/messages/{acknowledgement['id']}").json
+    assert other.get_received()[0]["args"] == [{"class": "Message", "model": message}]
+
+
+def test_a_repeated_key_is_acknowledged_with_the_first_message(tab, auth, ann):
+    first = call(tab, "post_message", {"source": "hi"}, auth.token(ann), "k1")
+    assert call(tab, "post_message", {"source": "hi"}, auth.token(ann), "k1") == first
+    assert call(tab, "post_message", {"source": "ho"}, auth.token(ann), "k1")["status"] == 422
+
+
+@pytest.mark.parametrize("token", [None, "", "x", 5, {}, []])
+def test_a_refused_token_is_told_to_its_client_only(app, tab, token):
+    other = server.test_client(app)
+    assert call(tab, "ping_user", token)["status"] == 401
+    assert call(tab, "post_message", {"source": "hi"}, token)["status"] == 401
+    assert names(tab) == ["expired_token"] * 2
+    assert names(other) == []
+
+
+def test_a_token_that_tokens_has_revoked_is_told_to_its_client(tab, auth, ann, others):
+    others.revocations.append({"jti": None, "user_id": ann, "issued_until": time.time() + 10})
+    assert call(tab, "ping_user", auth.token(ann))["status"] == 401
+    assert names(tab) == ["expired_token"]
+
+
+@pytest.mark.parametrize("body", [None, 5, "text", [], {}, {"source": ""}, {"source": 5}])
+def test_a_bad_message_is_acknowledged_with_an_error(tab, auth, ann, body):
+    acknowledgement = call(tab, "post_message", body, auth.token(ann))
+    assert acknowledgement["status"] == 400
+    assert acknowledgement["error"]
+
+
+def test_missing_and_superfluous_arguments_do_no_harm(tab, auth, ann):
+    assert call(tab, "ping_user")["status"] == 401
+    assert call(tab, "post_message")["status"] == 401
+    assert call(tab, "ping_user", auth.token(ann), 1, 2, 3) == {"id": ann}
+
+
+def test_an_unexpected_error_is_acknowledged_too(tab, auth, ann, monkeypatch):
+    monkeypatch.setattr("parley.presence.ping", lambda *_: 1 / 0)
+    assert call(tab, "ping_user", auth.token(ann))["status"] == 500
+
+
+def test_closing_ends_the_connection(tab, auth, ann, monkeypatch):
+    closed = []
+    monkeypatch.setattr("parley.presence.close", lambda user_id, _connection: closed.append(user_id))
+    call(tab, "ping_user", auth.token(ann))
+    bob = auth.user("bob")
+    call(tab, "ping_user", auth.token(bob))
+    assert closed == [ann]  # somebody else signed in on the same page
+    tab.disconnect()
+    assert closed == [ann, bob]

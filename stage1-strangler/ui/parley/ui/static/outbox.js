@@ -1,0 +1,115 @@
+/** Messages on their way: over the socket, else over HTTP, with one key each, so that none is stored twice. */
+
+import { ApiError } from "./api.js";
+
+// ms between attempts over HTTP: an instance that died is out of rotation or replaced within 5 s.
+const RETRY_AFTER = [500, 1_500, 3_000];
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Random, also on a page that is not served from a secure origin, where crypto.randomUUID is missing. */
+function idempotencyKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Emits "change" when an entry comes, goes or fails; one that failed has an `error`. */
+export class Outbox extends EventTarget {
+  #entries = [];
+  #queue = Promise.resolve();
+
+  constructor(api, store, session, connection) {
+    super();
+    Object.assign(this, { api, store, session, connection });
+  }
+
+  start() {
+    this.session.addEventListener("change", ({ detail: reason }) => {
+      if (reason === "ended") this.#keep(() => false);
+      if (reason !== "begun") return;
+      this.#keep((entry) => entry.userId === this.session.userId);
+      for (const entry of this.#entries) if (entry.error) this.retry(entry);
+    });
+  }
+
+  /** Send a message; it stays here until the server has confirmed it, or the user discards it. */
+  add(source) {
+    const newest = Math.max(0, ...this.store.messages.keys());
+    const entry = { source, newest, key: idempotencyKey(), userId: this.session.userId, error: null };
+    this.#entries.push(entry);
+    this.retry(entry);
+  }
+
+  retry(entry) {
+    entry.error = null;
+    this.#announce();
+    this.#queue = this.#queue.then(() => this.#deliver(entry)); // one after the other keeps their order
+  }
+
+  discard(entry) {
+    this.#keep((other) => other !== entry);
+  }
+
+  /** The entries to show: not those whose message was pushed before its acknowledgement came. */
+  visible() {
+    const seen = new Set();
+    return this.#entries.filter((entry) => {
+      const echo = [...this.store.messages.values()].find((message) => message.id > entry.newest
+        && message.user_id === entry.userId && message.source === entry.source && !seen.has(message.id));
+      if (echo) seen.add(echo.id);
+      return !echo || entry.error;
+    });
+  }
+
+  async #deliver(entry) {
+    const asOf = performance.now();
+    try {
+      this.store.merge("messages", [await this.#send(entry)], asOf);
+      this.discard(entry);
+    } catch (error) {
+      entry.error = error;
+      this.#announce();
+      if (!(error instanceof ApiError)) reportError(error);
+    }
+  }
+
+  async #send(entry) {
+    this.#checkAuthor(entry);
+    if (this.connection.connected) {
+      try {
+        const id = await this.connection.post(entry.source, entry.key);
+        return this.store.messages.get(id) ?? await this.api.get(`/api/messages/${id}`);
+      } catch (error) {
+        if (!error.temporary) throw error;
+      }
+    }
+    for (const wait of RETRY_AFTER) {
+      try {
+        return await this.#sendOverHttp(entry);
+      } catch (error) {
+        if (!error.temporary) throw error;
+        await pause(wait);
+      }
+    }
+    return this.#sendOverHttp(entry);
+  }
+
+  #sendOverHttp(entry) {
+    this.#checkAuthor(entry);
+    return this.api.post("/api/messages", { source: entry.source }, { "Idempotency-Key": entry.key });
+  }
+
+  /** Between two attempts the session may have ended, or another user's begun. */
+  #checkAuthor(entry) {
+    if (entry.userId !== this.session.userId) throw new ApiError(401, "Sign in again to send it.");
+  }
+
+  #keep(condition) {
+    this.#entries = this.#entries.filter(condition);
+    this.#announce();
+  }
+
+  #announce() {
+    this.dispatchEvent(new Event("change"));
+  }
+}

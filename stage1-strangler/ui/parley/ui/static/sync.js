@@ -1,0 +1,124 @@
+/** Load, catch up, and poll while there is no socket: pushes make the page quick, this makes it complete. */
+
+import { ApiError } from "./api.js";
+
+const OVERLAP = 5; // s: clocks differ a little, and the second read last may not have been over
+const EVERY = 30_000; // ms, while pushes arrive
+const EVERY_WITHOUT_SOCKET = 3_000; // ms, while they do not
+const PRESENCE_GRACE = 5_000; // ms: a socket back within this was not missed by the server either
+const IDS_PER_REQUEST = 100;
+
+/** Wait for all of these, also when one fails: without the users, messages can be read; then throw why it failed. */
+async function all(promises) {
+  const failed = (await Promise.allSettled(promises)).find((result) => result.status === "rejected");
+  if (failed) throw failed.reason;
+}
+
+/** Emits "change" after each attempt; `error` says why the last one failed, or is null. */
+export class Sync extends EventTarget {
+  error = null;
+  // The newest updated_at of an answer, never of a push: a push says nothing about those lost before it.
+  #newest = { users: 0, messages: 0 };
+  #asked = new Set();
+  #presentAt = 0;
+  #running = false;
+  #again = false;
+  #timer;
+
+  constructor(api, store, session, connection) {
+    super();
+    Object.assign(this, { api, store, session, connection });
+  }
+
+  start() {
+    this.connection.addEventListener("change", () => this.run());
+    this.session.addEventListener("change", () => this.run());
+    this.store.addEventListener("change", () => this.#fetchUnknownAuthors());
+    document.addEventListener("visibilitychange", () => document.hidden || this.run());
+    this.run();
+  }
+
+  /** Bring the store up to date now, and again and again from now on. */
+  async run() {
+    this.#again = this.#running; // what is running may have read before the caller's reason arose
+    if (this.#running) return;
+    this.#running = true;
+    clearTimeout(this.#timer);
+    try {
+      await (this.store.loaded ? this.#catchUp() : this.#load());
+      this.error = null;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.error = error;
+    } finally {
+      this.#running = false;
+      const pause = this.connection.connected ? EVERY : EVERY_WITHOUT_SOCKET;
+      this.#timer = setTimeout(() => this.run(), this.#again ? 0 : pause);
+      this.dispatchEvent(new Event("change"));
+    }
+  }
+
+  /** Read the newest messages afresh. */
+  async reload() {
+    try {
+      const asOf = performance.now();
+      this.store.merge("messages", (await this.api.get("/api/messages")).messages, asOf);
+      this.error = null;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.error = error;
+    }
+    this.dispatchEvent(new Event("change"));
+  }
+
+  async #load() {
+    const messages = this.#pull("messages", "/api/messages").then(() => this.store.finishLoading());
+    await all([this.#pull("users", "/api/users"), messages]);
+  }
+
+  async #catchUp() {
+    await all([this.#catchUpOn("users"), this.#catchUpOn("messages"), this.#sayPresent()]);
+  }
+
+  async #catchUpOn(kind) {
+    let path = `/api/${kind}?updated_since=${Math.max(0, this.#newest[kind] - OVERLAP)}`;
+    while (path) path = await this.#pull(kind, path);
+  }
+
+  /** Read one page; returns the path of the next one, if there is one. */
+  async #pull(kind, path) {
+    const asOf = performance.now();
+    const page = await this.api.get(path);
+    const models = page[kind];
+    this.#newest[kind] = Math.max(this.#newest[kind], ...models.map((model) => model.updated_at));
+    this.store.merge(kind, models, asOf);
+    return page._links?.next;
+  }
+
+  /** Without a socket there are no pings: then being here is said over HTTP. */
+  async #sayPresent() {
+    const { connected, since } = this.connection;
+    const now = Date.now();
+    if (connected || !this.session.token) return;
+    if (now - since < PRESENCE_GRACE || now - this.#presentAt < EVERY) return;
+    await this.api.put("/api/users/me");
+    this.#presentAt = now;
+  }
+
+  /** Messages name their author by id only: ask for those that are not known, many at once, each once. */
+  async #fetchUnknownAuthors() {
+    if (!this.store.loaded) return;
+    const authors = new Set([...this.store.messages.values()].map((message) => message.user_id));
+    const ids = [...authors]
+      .filter((id) => !this.store.users.has(id) && !this.#asked.has(id))
+      .slice(0, IDS_PER_REQUEST);
+    if (ids.length === 0) return;
+    for (const id of ids) this.#asked.add(id);
+    try {
+      this.store.merge("users", (await this.api.get(`/api/users?ids=${ids}`)).users);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      for (const id of ids) this.#asked.delete(id); // the store's next change asks again
+    }
+  }
+}
