@@ -49,9 +49,7 @@ class Step:
     roll: dict[str, str] = field(default_factory=dict)  # service → folder whose stage.toml describes its next build
     share: Share | None = None
     rows: Rows | None = None
-    routes: dict[str, str] = field(
-        default_factory=dict
-    )  # path prefixes, all at once → service that answers from now on
+    routes: dict[str, str] = field(default_factory=dict)  # prefixes that move at once → service that answers then
     retire: list[str] = field(default_factory=list)  # services that have nothing left to do
 
     @classmethod
