@@ -72,9 +72,10 @@ def test_what_a_crash_has_left_behind_is_named_and_up_cleans_it(workshop, until)
     assert "✓ stage0 is up at http://127.0.0.1:" in workshop.run("doctor").stdout
 
 
-def test_processes_that_are_left_over_are_named_and_up_ends_them(workshop):
+def test_processes_that_are_left_over_are_named_and_up_ends_them(workshop, until):
     environment = os.environ | {"WORKSHOP_PLATFORM": str(workshop.run_folder)}
     subprocess.run(["sh", "-c", "sleep 300 & sleep 300 &"], env=environment, check=True)
+    until(lambda: len(workshop.processes()) == 2, 2, "both are there")  # one that just begins shows no environment
     lost = workshop.processes()
 
     report = workshop.run("doctor", expect=1).stdout

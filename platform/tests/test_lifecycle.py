@@ -188,7 +188,7 @@ def test_a_restart_that_failed_can_be_repeated_or_undone(copied_workshop):
 
     copied_workshop.run("start", "monolith")  # what was there before
     assert [(i["version"], i["state"]) for i in copied_workshop.instances()] == [("v1", "UP")] * 2
-    edit(copied_workshop, "parley/health.py", *reversed(BREAKING))
+    edit(copied_workshop, "parley/health.py", BREAKING[1], f"# mended\n{BREAKING[0]}")
     copied_workshop.run("restart", "monolith")
     assert [(i["version"], i["state"]) for i in copied_workshop.instances()] == [("v3", "UP")] * 2
     assert requests.get(url, timeout=5).status_code == 200
@@ -296,9 +296,9 @@ def test_a_missing_binary_is_named(workshop):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('routes = ["/"]', 'routes = ["chat"]', "line 8, key services.monolith.routes: 'chat' is no path prefix"),
-        ('routes = ["/"]', 'rotues = ["/"]', "line 8, key services.monolith.rotues: there is no such key"),
-        ('queue.kind = "redis"', 'queue.kind = "kafka"', "line 5, key stores.queue.kind: 'kafka' is not possible"),
+        ('routes = ["/"]', 'routes = ["chat"]', "line 15, key services.monolith.routes: 'chat' is no path prefix"),
+        ('routes = ["/"]', 'rotues = ["/"]', "line 15, key services.monolith.rotues: there is no such key"),
+        ('queue.kind = "redis"', 'queue.kind = "kafka"', "line 12, key stores.queue.kind: 'kafka' is not possible"),
         ('routes = ["/"]', "routes = [", "stage.toml: "),
     ],
 )

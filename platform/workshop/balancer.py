@@ -12,7 +12,6 @@ import dataclasses
 import json
 import logging
 import queue
-import shutil
 import threading
 import time
 from dataclasses import dataclass
@@ -112,7 +111,7 @@ def _service_from(saved: dict) -> Backend:
 def seed(services: dict[str, Backend], routes: dict[str, str], ports: dict[str, int], folder: Path) -> None:
     """Write the files HAProxy starts with: the stage's services, without an instance yet."""
     first = Snapshot(services, routes, 0)
-    shutil.copyfile(Path(__file__).with_name(haproxy.HOLD_SCRIPT), folder / haproxy.HOLD_SCRIPT)
+    write_atomically(folder / haproxy.HOLD_SCRIPT, Path(__file__).with_name(haproxy.HOLD_SCRIPT).read_text())
     write_atomically(folder / "haproxy.cfg", haproxy.render(services, ports, folder))
     write_atomically(folder / haproxy.ROUTES, haproxy.render_map(first.table()))
     write_atomically(folder / haproxy.HOLDS, "")

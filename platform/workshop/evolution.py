@@ -121,10 +121,8 @@ def between(name: str, chosen=()) -> Evolution:
     return Evolution(stage.load(name, chosen), stage.load(after[0], chosen), folders[after[0]], steps)
 
 
-def progress(up: Up) -> str | None:
-    """Say how far a stage is on its way to the next one; None when it is not on it."""
-    if not up.is_on_the_way:
-        return None
+def progress(up: Up) -> str:
+    """Say how far a stage is on its way to the next one."""
     way = of(up)
     begun = ", and a further one has begun" if up.has_begun else ""
     return f"{up.steps} of {len(way.steps)} steps to {way.after.name}{begun}"

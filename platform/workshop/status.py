@@ -54,12 +54,11 @@ def states(stage: Stage) -> dict[str, str]:
 
 
 def report(stage: Stage, up: Up) -> dict:
-    """Return what `status --json` prints."""
+    """Return what `status --json` prints; how far the stage is on its way to the next one only if it is."""
     programs = stage.services | stage.workers
     answered = _routes()
     return {
         "stage": up.stage,
-        "on_the_way": evolution.progress(up),
         "url": up.url,
         "stats_url": up.stats_url,
         "driver": up.driver,
@@ -74,7 +73,7 @@ def report(stage: Stage, up: Up) -> dict:
             for name, found in instances(stage).items()
         ],
         "stores": _stores(stage, up),
-    }
+    } | ({"on_the_way": evolution.progress(up)} if up.is_on_the_way else {})
 
 
 def _routes() -> dict[str, str]:

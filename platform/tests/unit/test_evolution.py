@@ -76,7 +76,6 @@ def test_of_a_step_that_has_begun_both_ends_are_there():
 
 
 def test_how_far_it_is_can_be_said():
-    assert evolution.progress(UP) is None
     assert evolution.progress(dataclasses.replace(UP, steps=2)) == "2 of 5 steps to stage1"
     begun = dataclasses.replace(UP, has_begun=True)
     assert evolution.progress(begun) == "0 of 5 steps to stage1, and a further one has begun"

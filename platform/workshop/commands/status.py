@@ -42,7 +42,7 @@ def show_until_interrupted() -> None:
 
 
 def table(report: dict) -> Table:
-    place = report["stage"] + (f", {report['on_the_way']}" if report["on_the_way"] else "")
+    place = ", ".join(filter(None, [report["stage"], report.get("on_the_way")]))
     shown = Table(title=f"{place}: {report['url']}   statistics: {report['stats_url']}", title_justify="left")
     for heading in ("service", "routes", "instance", "address", "process", "state"):
         shown.add_column(heading, overflow="fold")
