@@ -58,13 +58,39 @@ def test_a_write_wakes_those_who_watch(service_registry):
 
 def test_a_route_wins_over_a_location_and_over_nothing_that_does_not_exist(service_registry):
     service_registry.register(TINY, "tiny_v1_a")
-    other = Backend("other", ["/other"], upstreams={"other_v1_a": Upstream("127.0.0.1", 21002)})
-    service_registry.register(other, "other_v1_a")
-    # Escaped twice: etcd unescapes a key once.
-    service_registry.etcd.write("/routes/%252Ftiny", "other")
-    service_registry.etcd.write("/routes/%252Fother", "nobody")
+    service_registry.announce(Backend("other", ["/other"]))
+    service_registry.set_route("/tiny", "other")
+    service_registry.set_route("/other", "nobody")
 
+    assert service_registry.snapshot().routes == {"/tiny": "other", "/other": "nobody"}
     assert service_registry.snapshot().table() == {"/tiny": "other", "/other": "other"}
+    service_registry.remove_route("/tiny")
+    assert service_registry.snapshot().table() == {"/tiny": "tiny", "/other": "other"}
+
+
+def test_the_prefixes_of_a_route_move_at_once(service_registry):
+    service_registry.announce(Backend("other", []))
+    index = service_registry.snapshot().index
+    service_registry.set_route("/tiny /internal/tiny", "other")
+
+    assert service_registry.snapshot().index == index + 1
+    assert service_registry.snapshot().table() == {"/tiny": "other", "/internal/tiny": "other"}
+
+
+def test_a_service_that_is_forgotten_is_known_no_more(service_registry):
+    service_registry.register(TINY, "tiny_v1_a")
+    service_registry.forget("tiny")
+    service_registry.forget("tiny")  # no harm in saying it twice
+
+    assert service_registry.snapshot().services == {}
+
+
+def test_the_longest_prefix_of_whole_segments_owns_a_path():
+    table = {"/": "ui", "/api": "old", "/api/users": "users"}
+    owners = {path: registry.owner(table, path) for path in ("/", "/api/users/1", "/api/usersx", "/apix")}
+
+    assert owners == {"/": "ui", "/api/users/1": "users", "/api/usersx": "old", "/apix": "ui"}
+    assert registry.owner({"/api": "old"}, "/") is None
 
 
 @pytest.mark.parametrize(

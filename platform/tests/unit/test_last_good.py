@@ -75,3 +75,15 @@ def test_a_manager_that_starts_again_remembers(last_good, clock):
     assert rotation(again.complete(Snapshot({}, {}, 1))) == {"a", "b"}
     clock.now += TTL
     assert again.complete(Snapshot({}, {}, 1)) == {}
+
+
+def test_routes_that_a_wiped_registry_has_forgotten_are_kept_until_it_has_them_again(last_good):
+    tiny = snapshot(50, a=A, b=B).services
+    last_good.complete(Snapshot(tiny, {"/tiny": "tiny", "/old": "tiny"}, 50))
+    last_good.complete(Snapshot(tiny, {"/tiny": "tiny"}, 51))  # one was removed
+    assert last_good.lost_routes == {}
+
+    last_good.complete(Snapshot({}, {}, 1))
+    assert (last_good.routes, last_good.lost_routes) == ({"/tiny": "tiny"}, {"/tiny": "tiny"})
+    last_good.complete(Snapshot({}, {"/tiny": "tiny"}, 2))
+    assert (last_good.routes, last_good.lost_routes) == ({"/tiny": "tiny"}, {})
