@@ -9,6 +9,7 @@ from workshop import demos, evolution, operations, paths, stage, state, status
 from workshop.commands.probe import table
 from workshop.demos import DEMOS, Step
 from workshop.errors import WorkshopError
+from workshop.keys import refuse_without_keyboard, wait_for_key
 from workshop.probe import Probe
 from workshop.waiting import wait_until
 
@@ -20,6 +21,8 @@ IN_ROTATION = 20  # seconds until one of the instances can be chosen to be kille
 @click.option("--auto", is_flag=True, help="Press no keys: each step follows a few seconds after the one before.")
 def command(name: str, auto: bool) -> None:
     """Show a demonstration on the stage that is up, under a load, one key per step; exit 1 if its promise is broken."""
+    if not auto:
+        refuse_without_keyboard("--auto")
     up = state.load()
     current = evolution.current(up)
     demo, service = DEMOS[name], demos.service_of(current)
@@ -35,7 +38,7 @@ def command(name: str, auto: bool) -> None:
                 if auto:
                     probe.run_for(step.seconds)
             if not auto:
-                click.pause("The last one. Any key for the ledger …")
+                wait_for_key("The last one. Any key for the ledger …")
     finally:  # the interrupt key too
         restore(current, up)
     console.print(table(probe.ledger))
@@ -58,7 +61,7 @@ def take(current: stage.Stage, service: stage.Service, step: Step, auto: bool) -
     words = demos.typed(step.command, wait_until(serving, IN_ROTATION) or [service.name])
     click.echo(f"$ ./workshop {' '.join(words)}", nl=auto)
     if not auto:
-        click.pause("   (any key)")
+        wait_for_key("   (any key)")
     run(words)
 
 

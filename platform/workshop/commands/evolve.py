@@ -1,5 +1,3 @@
-import sys
-
 import click
 from rich.console import Console
 from rich.rule import Rule
@@ -7,6 +5,7 @@ from rich.rule import Rule
 from workshop import evolution, evolve, stage, state
 from workshop.errors import WorkshopError
 from workshop.evolution import Evolution
+from workshop.keys import refuse_without_keyboard, wait_for_key
 from workshop.state import Up
 
 
@@ -21,8 +20,8 @@ def command(target: str | None, back: bool, yes: bool) -> None:
     """
     if bool(target) == back:
         raise click.UsageError("Name the stage to go to, or give --back to undo the last step.")
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError("There is nobody to press keys: add --yes.")
+    if not yes:
+        refuse_without_keyboard("--yes")
     console = Console(highlight=False)
     if back:
         undo(console, yes)
@@ -79,6 +78,4 @@ def show(console: Console, way: Evolution, number: int, prefix: str) -> None:
 
 def pause(yes: bool) -> None:
     if not yes:
-        click.echo("Any key to do it, Ctrl-C to leave it …", nl=False)
-        click.getchar()  # not `pause`, for which Ctrl-C is a key like any other
-        click.echo()
+        wait_for_key("Any key to do it, Ctrl-C to leave it …")
