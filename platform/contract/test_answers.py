@@ -52,7 +52,8 @@ def test_two_requests_have_different_ids(anonymous):
     assert len({anonymous.get("/api/messages?limit=1").headers["X-Request-ID"] for _ in range(4)}) == 4
 
 
-def test_a_request_is_found_in_the_logs_of_all_that_it_passed_by_its_id(ann, running_stage, site, until):
+def test_a_request_is_found_in_the_logs_of_all_that_it_passed_by_its_id(ann, running_stage, site, expanded, until):
+    expanded(site.add("/before", "What is expanded by a sweep, until all are at work, has no request id"))
     headers = {"X-Request-ID": f"find-{ann.nickname}"}
     answer = ann.post("/api/messages", json={"source": site.add("/", "A title")}, headers=headers)
     logs = running_stage.run_folder / "logs"
