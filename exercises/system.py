@@ -105,6 +105,7 @@ class System:
                 out, err = process.communicate(timeout=COMMAND_TIMEOUT)
             except BaseException:
                 process.send_signal(signal.SIGINT)
+                process.wait(COMMAND_TIMEOUT)
                 raise
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
