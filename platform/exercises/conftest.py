@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import copy_of_the_repository
 
+from workshop import checking, processes
 from workshop.registry import Registry
 
 OUR_OWN = Path(__file__).with_name("99-adding")  # an exercise for the tests of the harness
@@ -40,3 +41,9 @@ def what_is_there(workshop) -> dict:
         "registry": sorted(key for key in Registry(registry).entries() if not re.search("/(upstream|drained)/", key)),
         "processes": len(workshop.processes()),
     }
+
+
+def left_of_checks(workshop) -> list[str]:
+    """Return the processes that checks in this classroom have started, and their programs, and that still run."""
+    ours = processes.marked("WORKSHOP_RUN_DIR", str(workshop.run_folder))
+    return [str(process) for process in ours if checking.MARK in process.environ()]

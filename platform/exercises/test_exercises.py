@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exercises.conftest import git, what_is_there
-from workshop import checking, exercises, processes
+from exercises.conftest import git, left_of_checks, what_is_there
+from workshop import exercises
 
 EXERCISES = exercises.all_of_them()
 JUMP = 25  # seconds within which everything is as it is to be before an exercise
@@ -92,7 +92,7 @@ def test_the_solution_passes(learner, print_figure):
     started = time.monotonic()
     assert learner.check(0).startswith(f"PASSED {learner.exercise.name}")
     print_figure(f"check of {learner.exercise.number}: {time.monotonic() - started:.1f} s")
-    assert processes.marked(checking.MARK) == []
+    assert left_of_checks(learner.workshop) == []
 
 
 def test_the_solution_passes_with_one_core_busy_and_leaves_everything_as_it_was(learner, print_figure, until):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exercises.conftest import OUR_OWN, git, what_is_there
-from workshop import checking, processes
+from exercises.conftest import OUR_OWN, git, left_of_checks, what_is_there
+from workshop import checking
 from workshop.ports import free_port
 
 DEADLINE = 20 + checking.TEARDOWN + 5  # seconds: that of the exercise, and those to end everything
@@ -74,7 +74,7 @@ def test_what_a_check_has_started_is_gone_after_it(classroom, file):
     leave = 'import subprocess\nsubprocess.Popen(["sleep", "600"], start_new_session=True)\n'
     file.write_text(leave + file.read_text())
     classroom.run("exercise", "check", "99")
-    assert processes.marked(checking.MARK) == []
+    assert left_of_checks(classroom) == []
 
 
 def test_a_deleted_file_is_named(classroom, file):
@@ -89,7 +89,7 @@ def test_the_interrupt_key_leaves_no_process_and_the_system_as_it_was(classroom,
     time.sleep(after)  # whatever it does then
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE)
-    assert processes.marked(checking.MARK) == []
+    assert left_of_checks(classroom) == []
     until(lambda: what_is_there(classroom) == before, 10, f"{before} again: {what_is_there(classroom)}")
 
 
