@@ -86,12 +86,16 @@ class Instance:
             return f"it has ended, with status {self.program.status}"
         return f"it listens on {', '.join(self.program.listens_on()) or 'nothing'}"
 
+    def last_lines(self) -> str:
+        """Return what it has printed last, without Node.js's calls of its own: the error stands above them."""
+        return "\n".join(line for line in self.program.output(30).splitlines() if not line.startswith("    at "))
+
     def expect(self, condition: object, sentence: str, *, seen: str, expected: str, show: str = "") -> None:
         """Raise Wrong, with the program's last lines, unless the condition is true."""
         told = self.told | self.service.settings | {"INTERNAL_URL": self.service.internal_url}
         told = " ".join(f"{name}={value}" for name, value in {"PATH": "../../.venv/bin:$PATH", **told}.items())
         by_hand = f"cd {shown(self.service.learner.folder)} && env {told} {' '.join(self.program.command)}"
-        details = {"seen": seen, "expected": expected, "show": show or by_hand, "log": self.program.output()}
+        details = {"seen": seen, "expected": expected, "show": show or by_hand, "log": self.last_lines()}
         expect(condition, sentence, hop=Hop.SERVICE, **details)
 
     def expect_answer(self, path: str, status: int, body: dict, request_id: str = "check") -> None:
@@ -223,6 +227,12 @@ def test_it_can_serve_when_it_says_so_and_listens_where_it_is_told_to(service, a
     instance = service.start(application, pipe)
     program = instance.program
     found = program.until(lambda: opened_by_its_reader(pipe) or instance.is_healthy(), START)
+    instance.expect(
+        found or not program.has_ended,
+        "the program ends when it has just been started.",
+        seen=instance.state(),
+        expected="it goes on until SIGTERM",
+    )
     instance.expect(
         found,
         "the program does not read its list of stop words when it starts.",
