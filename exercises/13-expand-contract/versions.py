@@ -72,6 +72,8 @@ def print_plan(work: Path) -> None:
 
 
 def print_rows() -> None:
+    if not DATABASE.exists():
+        sys.exit("There is no database yet: `./workshop exercise check 13` makes it.")
     with sqlite3.connect(f"{DATABASE.as_uri()}?mode=ro", uri=True) as database:
         columns = [row[1] for row in database.execute("PRAGMA table_info(messages)")]
         shown = ["id", *(name for name in ("source", "text") if name in columns)]
