@@ -37,7 +37,7 @@ def test_what_is_different_is_copied_under_its_id(learner):
     run(module.differences)  # the first thing to do
     run(module.copy)
     theirs, ours = notes.read(BOARD), notes.read(NOTES)
-    wrong = {"hop": Hop.DATABASE, "show": DIFF}
+    wrong = {"hop": Hop.CODE, "show": DIFF}
     expect(
         ours.keys() == theirs.keys() or sorted(ours.values()) != sorted(theirs.values()),
         "`copy` gives the notes new ids: all links to them, and what other services have stored, would lead elsewhere.",
@@ -94,7 +94,7 @@ def test_notes_that_differ_are_found(learner):
     expect(
         not differs(module),
         "`compare` raises Differs, and both databases have the same notes.",
-        hop=Hop.DATABASE,
+        hop=Hop.CODE,
         seen="Differs",
         expected="the number of notes",
         show=DIFF,
@@ -109,7 +109,7 @@ def test_notes_that_differ_are_found(learner):
         expect(
             differs(module),
             f"`compare` does not notice that a note {what}: afterwards people would.",
-            hop=Hop.DATABASE,
+            hop=Hop.CODE,
             seen="no Differs",
             expected="Differs",
             show=DIFF,
@@ -215,7 +215,6 @@ def move(learner, stage, monkeypatch, source: str, target: str) -> None:
         seen=f"{watched.left} notes still to be copied when the hold began",
         expected="a few: the others are copied before, while people go on writing",
         show=LOG,
-        log=stage.log("haproxy"),
     )
 
 

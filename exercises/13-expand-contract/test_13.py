@@ -254,10 +254,17 @@ class Version:
 
     def must_show(self, number: int, text: str, sentence: str, hop: Hop = Hop.SERVICE) -> None:
         answer = self.send("GET", f"/{number}")
-        shown = answer.json().get("source")
-        if shown != text:
-            seen = f"{shown!r}" if answer.ok else answer.status_code
-            raise self.wrong(sentence, f"{self.name}: {seen}", repr(text), hop)
+        if not answer.ok:
+            raise self.wrong(sentence, f"{self.name}: {answer.status_code}", repr(text), hop)
+        shown = answer.json()["source"]
+        expect(
+            shown == text,
+            sentence,
+            hop=hop,
+            seen=f"{self.name}: {shown!r}",
+            expected=repr(text),
+            show=f"{TOOL} rows",
+        )
 
     def send(self, method: str, path: str, **options) -> requests.Response:
         """Ask as a person who is signed in at the stage."""
