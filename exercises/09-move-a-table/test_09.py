@@ -116,7 +116,7 @@ def test_notes_that_differ_are_found(learner):
         )
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(45)
 def test_notes_move_while_people_write(learner, pair, monkeypatch):
     move(learner, pair, monkeypatch, "board", "notes")
 
