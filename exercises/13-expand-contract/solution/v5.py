@@ -1,0 +1,17 @@
+"""What v5 knows of a message's text: both columns. It writes both, and reads the old one: v4 writes no other."""
+
+from sqlalchemy import Text
+from sqlalchemy.orm import Mapped, mapped_column, validates
+
+
+class HasText:
+    """A part of the model of messages: what the API calls `source`."""
+
+    source: Mapped[str] = mapped_column(Text)
+    text: Mapped[str | None] = mapped_column(Text)
+
+    @validates("source")
+    def write_both(self, _name, source):
+        """Called whenever somebody sets it, in a new message or in one that is edited."""
+        self.text = source
+        return source

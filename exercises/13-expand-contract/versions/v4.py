@@ -1,0 +1,10 @@
+"""What v4 knows of a message's text: one column."""
+
+from sqlalchemy import Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+
+class HasText:
+    """A part of the model of messages: what the API calls `source`."""
+
+    source: Mapped[str] = mapped_column(Text)
