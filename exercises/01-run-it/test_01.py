@@ -97,7 +97,7 @@ def test_the_answers_are_counted_by_the_instances_that_haproxy_has_asked(learner
     truth = {name: served.count(name) for name in served}
     expect(
         counted == truth,
-        "The answers are not counted by the instances that gave them. Only the load balancer knows whom it has asked, "
+        "the answers are not counted by the instances that gave them. Only the load balancer knows whom it has asked, "
         "and it says so in a header of each answer.",
         hop=Hop.BALANCER,
         seen=in_words(counted),

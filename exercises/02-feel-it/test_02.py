@@ -113,7 +113,7 @@ def test_the_account_agrees_with_that_of_a_server_that_fails_in_a_known_way(lear
     report = {"hop": Hop.CLIENT, "show": show, "log": program.output()}
     expect(
         arrived <= sent,
-        "Your probe asks more often than it says: something in it, or below it, repeats what has failed. So an outage "
+        "your probe asks more often than it says: something in it, or below it, repeats what has failed. So an outage "
         "looks smaller than it is, and the system gets more to do just then.",
         seen=f"{arrived} requests arrived, {sent} sent by its account",
         expected="as many",
@@ -121,14 +121,14 @@ def test_the_account_agrees_with_that_of_a_server_that_fails_in_a_known_way(lear
     )
     expect(
         arrived == sent,
-        "Your probe says that it has asked more often than it has: the rest never left it.",
+        "your probe says that it has asked more often than it has: the rest never left it.",
         seen=f"{arrived} requests arrived, {sent} sent by its account",
         expected="as many",
         **report,
     )
     expect(
         server.arrived["left waiting"] >= RATE * silence / 2,
-        "While nothing is answered, your probe does not ask: one request waits, and those that would have come "
+        "while nothing is answered, your probe does not ask: one request waits, and those that would have come "
         "meanwhile are missing in the account. This is called coordinated omission.",
         seen=f"{server.arrived['left waiting']} requests in {silence:.1f} s of silence",
         expected=f"about {RATE} a second, so {RATE * silence:.0f}",
@@ -136,7 +136,7 @@ def test_the_account_agrees_with_that_of_a_server_that_fails_in_a_known_way(lear
     )
     expect(
         abs(sent - RATE * SECONDS) <= RATE,
-        f"Your probe does not keep the pace of {RATE} requests a second.",
+        f"your probe does not keep the pace of {RATE} requests a second.",
         seen=f"{sent} requests",
         expected=f"{RATE} × {SECONDS} s = {RATE * SECONDS}",
         **report,
@@ -144,7 +144,7 @@ def test_the_account_agrees_with_that_of_a_server_that_fails_in_a_known_way(lear
     failures = f"{bad} failed: " + ", ".join(f"{n} {name}" for name, n in server.arrived.items() if name != "answered")
     expect(
         not refused - LATE <= bad - failed <= refused,
-        "Your probe takes a 503 for an answer. To who has asked it is a failure, be it sent as quickly and properly as "
+        "your probe takes a 503 for an answer. To who has asked it is a failure, be it sent as quickly and properly as "
         "it may.",
         seen=f"{failed} failed",
         expected=failures,
@@ -152,14 +152,14 @@ def test_the_account_agrees_with_that_of_a_server_that_fails_in_a_known_way(lear
     )
     expect(
         bad <= failed <= bad + LATE,
-        "Your probe does not count what has failed.",
+        "your probe does not count what has failed.",
         seen=f"{failed} failed",
         expected=failures,
         **report,
     )
     expect(
         abs(outage - server.longest_outage()) <= OUTAGE_TOLERANCE,
-        "The longest outage is the longest time in which nobody got a good answer: not the sum of all, nor the time of "
+        "the longest outage is the longest time in which nobody got a good answer: not the sum of all, nor the time of "
         "one request.",
         seen=f"{outage:.2f} s",
         expected=f"{server.longest_outage():.2f} s",
@@ -182,7 +182,7 @@ def test_a_restart_of_the_monolith_costs_what_haproxys_log_says(learner, stage):
         program = learner.start("probe.py", stage.url + path, str(RESTART_SECONDS))
         if not program.until(logged, TIMEOUT + ROOM):
             raise Wrong(
-                "Your probe does not ask for the address that it is given.",
+                "your probe does not ask for the address that it is given.",
                 hop=Hop.CLIENT,
                 seen="no request for it at the load balancer",
                 expected=f"GET {stage.url}{path}",
@@ -194,18 +194,18 @@ def test_a_restart_of_the_monolith_costs_what_haproxys_log_says(learner, stage):
     wait_until(lambda: logged() >= account["sent"], ROOM)
     bad = len(statuses) - statuses.count("200")
     if not bad:
-        raise CannotCheck("The restart of the monolith has failed no request, so there was nothing to be measured.")
+        raise CannotCheck("the restart of the monolith has failed no request, so there was nothing to be measured.")
     report = {"hop": Hop.BALANCER, "show": show, "log": stage.log("haproxy")}
     expect(
         account["sent"] == len(statuses) and bad <= account["failed"] <= bad + LATE,
-        "Of a real restart your probe's account differs from that of the load balancer.",
+        "of a real restart your probe's account differs from that of the load balancer.",
         seen=f"{account['sent']} sent, {account['failed']} failed",
         expected=f"{len(statuses)} sent, {bad} failed",
         **report,
     )
     expect(
         abs(account["longest_outage"] - account["failed"] / RATE) <= RESTART_TOLERANCE,
-        "A restart is one outage, as long as what has failed in it, one request after the other.",
+        "a restart is one outage, as long as what has failed in it, one request after the other.",
         seen=f"{account['longest_outage']:.2f} s",
         expected=f"about {account['failed']} ÷ {RATE} a second = {account['failed'] / RATE:.1f} s",
         **report,
@@ -220,11 +220,11 @@ def read_line(line: str) -> tuple[str, str]:
 
 @contextmanager
 def same_version(stage):
-    """`restart` deploys the code as it is now: go back to the version before, should the learner have changed it."""
+    """`restart` deploys the code as it is now: should the learner have changed it, go back."""
     before = version(stage)
     yield
     if version(stage) != before:
-        stage.run("rollback", "monolith")
+        stage.run("upgrade", "monolith", "--to", before)
 
 
 def version(stage) -> str:
@@ -238,7 +238,7 @@ def account_of(program, seconds: int, show: str) -> dict:
     report = {"hop": Hop.CLIENT, "show": show, "log": program.output()}
     expect(
         has_ended,
-        "Your probe does not end: it waits for an answer that never comes. Who asks over a network needs a time-out.",
+        "your probe does not end: it waits for an answer that never comes. Who asks over a network needs a time-out.",
         seen=f"it still runs {TIMEOUT + ROOM} s after its last request was due",
         expected=f"its account, {TIMEOUT} s after that at the latest",
         **report,
@@ -250,7 +250,7 @@ def account_of(program, seconds: int, show: str) -> dict:
     expect(
         isinstance(account, dict)
         and all(isinstance(account.get(key), int | float) for key in ("sent", "failed", "longest_outage")),
-        "Your probe does not print its account as JSON, in one line, at its end.",
+        "your probe does not print its account as JSON, in one line, at its end.",
         seen=lines[-1] if lines else "nothing",
         expected='{"sent": …, "failed": …, "longest_outage": …}',
         **report,

@@ -79,11 +79,11 @@ def facts_of(file: Path) -> dict:
         timeout=FACTS_TIMEOUT,
     )
     if asked.returncode:
-        raise CannotCheck(f"The monolith's code does not start: {asked.stderr.strip().splitlines()[-1]}")
+        raise CannotCheck(f"the monolith's code does not start: {asked.stderr.strip().splitlines()[-1]}")
     found = json.loads(asked.stdout)
     # More may be stored, by a later stage that this one was on its way to.
     if missing := set(found["tables"]) - set(found["stored"]):
-        raise CannotCheck(f"The running database has no table {missing.pop()}: `./workshop logs monolith` may say why.")
+        raise CannotCheck(f"the running database has no table {missing.pop()}: `./workshop logs monolith` may say why.")
     return found
 
 
@@ -126,17 +126,17 @@ def test_each_path_is_answered_by_the_service_that_it_belongs_to(seams, facts):
     wanted = {prefix.rstrip("/"): service.name for service in stage2().services.values() for prefix in service.routes}
     for prefix in prefixes:
         if not any(fits(prefix, path) for path in facts["paths"]):
-            sentence = f"The monolith answers nothing below {prefix}."
+            sentence = f"the monolith answers nothing below {prefix}."
             raise wrong("routes", sentence, f"{prefix} in {prefixes[prefix]}", "a path that exists")
     for path in facts["paths"]:
         prefix, owner = longest(prefixes, path), wanted[longest(wanted, path)]
         if prefix is None:
-            sentence = f"Nobody would answer the path {path}: no prefix of your map fits."
+            sentence = f"nobody would answer the path {path}: no prefix of your map fits."
             raise wrong("routes", sentence, "404", f"{path} → {owner}")
         if prefixes[prefix] != owner:
             sentence = (
-                f"The path {path} would be answered by {prefixes[prefix]}: the longest prefix that fits decides, and on "
-                f"your map that is {prefix or '/'}."
+                f"the path {path} would be answered by {prefixes[prefix]}: the longest prefix that fits decides, "
+                f"and on your map that is {prefix or '/'}."
             )
             raise wrong("routes", sentence, f"{path} → {prefixes[prefix]}", f"{path} → {owner}")
 
@@ -149,15 +149,16 @@ def check_places(seams: dict, kind: str, there: list[str], owners) -> None:
     """Compare the map of one kind of thing with those there are, and with who may have each."""
     placed = check_once(seams, kind)
     for name in sorted(placed.keys() - set(there)):
-        raise wrong(kind, f"The monolith has no {KINDS[kind]} {name}.", f"{name} in {placed[name]}", ", ".join(there))
+        raise wrong(kind, f"the monolith has no {KINDS[kind]} {name}.", f"{name} in {placed[name]}", ", ".join(there))
     for name in sorted(set(there) - placed.keys()):
-        sentence = f"The {KINDS[kind]} {name} belongs to nobody: it would be lost with the monolith."
+        sentence = f"the {KINDS[kind]} {name} belongs to nobody: it would be lost with the monolith."
         raise wrong(kind, sentence, f"{name} nowhere on the map", "everything once")
     for name, place in placed.items():
         if place not in owners(name):
             reason = BECAUSE.get(name, "all services need it alike")
-            sentence = f"The {KINDS[kind]} {name} does not belong to {place}: {reason}."
-            raise wrong(kind, sentence, f"{name} in {place}", "another place, for this reason")
+            sentence = f"the {KINDS[kind]} {name} does not belong to {place}: {reason}."
+            others = ", ".join(other for other in PLACES if other != place)
+            raise wrong(kind, sentence, f"{name} in {place}", f"{name} in one of {others}", name)
 
 
 def check_once(seams: dict, kind: str) -> dict[str, str]:
@@ -166,14 +167,15 @@ def check_once(seams: dict, kind: str) -> dict[str, str]:
     for place, kinds in seams.items():
         for name in kinds.get(kind, []):
             if name in placed:
-                sentence = f"The {KINDS[kind]} {name} has two places: then nobody can change it alone."
+                sentence = f"the {KINDS[kind]} {name} has two places: then nobody can change it alone."
                 raise wrong(kind, sentence, f"{name} in {placed[name]} and in {place}", "everything once")
             placed[name] = place
     return placed
 
 
-def wrong(kind: str, sentence: str, seen: str, expected: str) -> Wrong:
-    return Wrong(sentence, hop=HOPS[kind], seen=seen, expected=expected, show=SHOW[kind])
+def wrong(kind: str, sentence: str, seen: str, expected: str, name: str = "") -> Wrong:
+    show = f"less {CODE}/{name}" if name and kind == "modules" else SHOW[kind]
+    return Wrong(sentence, hop=HOPS[kind], seen=seen, expected=expected, show=show)
 
 
 def fits(prefix: str, path: str) -> bool:
