@@ -33,8 +33,8 @@ BECAUSE = {
     "users": "who registers or is online stands there, and one service alone writes it",
     "messages": "one service alone writes what people have said",
     "idempotency_keys": "a key is stored in the same transaction as the message that it belongs to, so in one database",
-    "revocations": "whether a token still counts is asked at each request, and a password is changed once a year: the "
-    "table goes to those who check, and the change becomes a call",
+    "revocations": "it says which tokens still count, whoever has revoked them; that a new password signs its user out "
+    "becomes a call",
     "api/users.py": "a resource goes where its path goes",
     "api/tokens.py": "a resource goes where its path goes; what it asks of users becomes a call",
     "api/messages.py": "a resource goes where its path goes",
