@@ -178,7 +178,7 @@ def test_a_restart_of_the_monolith_costs_what_haproxys_log_says(learner, stage):
         statuses.extend(status for asked, status in map(read_line, log.new_lines()) if asked == path)
         return len(statuses)
 
-    with same_version(stage):
+    with as_before(stage):
         program = learner.start("probe.py", stage.url + path, str(RESTART_SECONDS))
         if not program.until(logged, TIMEOUT + ROOM):
             raise Wrong(
@@ -219,12 +219,16 @@ def read_line(line: str) -> tuple[str, str]:
 
 
 @contextmanager
-def same_version(stage):
-    """`restart` deploys the code as it is now: should the learner have changed it, go back."""
-    before = version(stage)
-    yield
-    if version(stage) != before:
-        stage.run("upgrade", "monolith", "--to", before)
+def as_before(stage):
+    """Have run what ran before: `restart` deploys the code as it is now, and may be interrupted half-way."""
+    before, count = version(stage), len(stage.instances("monolith"))
+    try:
+        yield
+    finally:
+        if len(stage.instances("monolith")) < count:
+            stage.run("start", "monolith")
+        if version(stage) != before:
+            stage.run("upgrade", "monolith", "--to", before)
 
 
 def version(stage) -> str:
