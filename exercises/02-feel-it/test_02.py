@@ -221,12 +221,13 @@ def read_line(line: str) -> tuple[str, str]:
 @contextmanager
 def as_before(stage):
     """Have run what ran before: `restart` deploys the code as it is now, and may be interrupted half-way."""
-    before, count = version(stage), len(stage.instances("monolith"))
+    before = version(stage)
     try:
         yield
+    except BaseException:  # the interrupt key too
+        stage.run("start", "monolith")  # does nothing to what runs
+        raise
     finally:
-        if len(stage.instances("monolith")) < count:
-            stage.run("start", "monolith")
         if version(stage) != before:
             stage.run("upgrade", "monolith", "--to", before)
 
