@@ -48,7 +48,7 @@ class Learner:
     def load(self, name: str) -> ModuleType:
         """Import a file, anew each time."""
         spec = importlib.util.spec_from_file_location(f"learner_{Path(name).stem}", self.path(name))
-        module = importlib.util.module_from_spec(spec)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
         spec.loader.exec_module(module)
         return module
 

@@ -21,7 +21,7 @@ from learner import listening
 from workshop import builds, checking, evolution, paths, processes, state, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.probe import Load, Probe, session, sign_up
-from workshop.registry import Registry
+from workshop.registry import Registry, RegistryUnavailable
 from workshop.sidecar import Instance
 from workshop.verdict import CannotCheck, Hop, NotYet, Wrong
 from workshop.waiting import wait_until
@@ -30,6 +30,7 @@ COMMAND_TIMEOUT = 60  # seconds for a command of the workshop; a version that ne
 JOIN_TIMEOUT = 10  # seconds for a service that joins to be in rotation
 LEAVE_TIMEOUT = 15  # seconds for its sidecars to drain it and end; measured: 0.3
 LOG_TIMEOUT = 5  # seconds for a line to be in a log
+ANSWER_TIMEOUT = 10  # seconds for etcd to answer once it was started; measured: 0.3
 REQUEST_TIMEOUT = 10  # seconds: longer than the system lets any request take
 LINE = re.compile(
     r"(?P<backend>\S+) (?P<instance>\S+) (?P<status>\d+) \S+ ms (?P<method>\S+) (?P<path>\S+) request_id=(?P<id>\S+)"
@@ -173,6 +174,14 @@ class System:
             yield
         finally:
             self.run("start", program) if is_service else supervisor.restart([program])
+            if program == "etcd":
+                wait_until(self._registry_answers, ANSWER_TIMEOUT)
+
+    def _registry_answers(self) -> bool:
+        try:
+            return bool(self.etcd.entries())
+        except RegistryUnavailable:
+            return False
 
     def built(self, service: str, files: dict[str, Path]) -> str:
         """Build a service of the stage with these files in place of, or beside, its own; return the version.

@@ -135,8 +135,8 @@ def _run(exercise: Exercise, output: Path, result: Path) -> int | None:
         *("--rootdir", str(exercises.FOLDER), "-c", os.devnull),
         *(f"--timeout={TEST_TIMEOUT}", "--work", str(exercise.work), "--verdict", str(result), str(exercise.folder)),
     ]
-    platform = str(paths.REPOSITORY / "platform")
-    environment = os.environ | {MARK: mark, "PYTHONPATH": platform, "PYTHONDONTWRITEBYTECODE": "1"}
+    platform = {"PATH": processes.base_environment()["PATH"]} | processes.platform_environment()
+    environment = os.environ | platform | {MARK: mark, "PYTHONDONTWRITEBYTECODE": "1"}
     with open(output, "w") as file, _nothing_left(mark):
         process = subprocess.Popen(
             command, cwd=paths.REPOSITORY, env=environment, stdout=file, stderr=file, start_new_session=True

@@ -260,7 +260,7 @@ def _hand_over(source: Engine, target: Engine, move: Move, registry: Registry, s
                     records.copy_rest(ours, theirs, rows)
             else:
                 records.leave_no_work(theirs, rows)
-        took = time.time() - hold.since
+    took = time.time() - hold.since  # until they have been let go
     if failure:
         raise failure
     say(f"the last {rest} rows copied; writes were held for {1000 * took:.0f} ms")

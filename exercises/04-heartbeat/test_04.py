@@ -1,0 +1,232 @@
+"""The check of exercise 04: what the learner's registrar writes into etcd, from its start to its end."""
+
+import contextlib
+import secrets
+import signal
+import socket
+import sys
+
+import pytest
+import requests
+
+from workshop import paths
+from workshop.ports import HOST, free_port
+from workshop.registry import HEARTBEAT, TTL, Backend, Registry, RegistryUnavailable
+from workshop.verdict import Hop, expect
+from workshop.waiting import wait_until
+
+TINY_SERVICE = paths.REPOSITORY / "platform" / "tests" / "tiny_service.py"
+PROGRAM = ".venv/bin/python work/04-heartbeat/registrar.py"
+START_TIMEOUT = 5  # seconds for a Python program to start and to make its first call; measured: 0.3
+ASK_TIMEOUT = 2  # seconds for a question of the check's own; loopback needs milliseconds
+LEAVE_TIMEOUT = 2  # seconds between SIGTERM and the end of the key
+PATIENCE = 6  # seconds until a registry that says nothing is asked again: a time-out of 2, a pause of 3, and 1 more
+
+
+class Key:
+    """The key that a registrar is to write, under names that only this check knows, and what etcd says of it."""
+
+    def __init__(self, stage):
+        self.registry = stage.registry
+        self.service = f"heartbeat{secrets.token_hex(3)}"
+        self.instance = f"{self.service}_v1_{secrets.token_hex(2)}"
+        self.address = f"{HOST}:{free_port()}"
+        self.path = f"/services/{self.service}/upstream/{self.instance}"
+
+    def node(self) -> dict:
+        """Return etcd's own words: value, ttl …; empty when there is no such key."""
+        with requests.Session() as http:
+            http.trust_env = False
+            answer = http.get(f"http://{self.registry}/v2/keys{self.path}", timeout=ASK_TIMEOUT)
+        return answer.json()["node"] if answer.ok else {}
+
+    def ttl(self) -> int:
+        """Return how many seconds it has left; 0 when it has no TTL, or is not there."""
+        return self.node().get("ttl", 0)
+
+    def look(self, then: str = "sleep 1; curl") -> str:
+        """Return a command that starts the learner's registrar, and what follows; `curl` shows its key."""
+        curl = f"curl -s http://{self.registry}/v2/keys/services/shop/upstream/shop_v1_mine"
+        return f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 {self.registry} & {then.replace('curl', curl)}; kill %1"
+
+
+@contextlib.contextmanager
+def registrar(learner, stage, key):
+    """Yield the learner's registrar at work; afterwards nothing of it is left in the registry."""
+    program = learner.start("registrar.py", key.service, key.instance, key.address, stage.registry)
+    try:
+        yield program
+    finally:
+        program.stop()  # first: it would register again what is forgotten
+        stage.etcd.forget(key.service)
+
+
+def answers(etcd: Registry) -> bool:
+    """Tell whether the registry is back."""
+    try:
+        return bool(etcd.snapshot())
+    except RegistryUnavailable:
+        return False
+
+
+def expect_key(program, key, stage) -> None:
+    expect(
+        program.until(key.node, START_TIMEOUT),
+        "the instance is not in the registry: the load balancer cannot know of it.",
+        hop=Hop.REGISTRY,
+        seen=f"below /services: {' '.join(stage.keys('/services')) or 'nothing'}",
+        expected=key.path,
+        show=f"ETCDCTL_API=2 etcdctl --endpoints http://{stage.registry} ls -r -p /services",
+        log=program.output(),
+    )
+
+
+def test_the_key_says_the_address_expires_and_is_refreshed(learner, stage):
+    key = Key(stage)
+    with registrar(learner, stage, key) as program:
+        expect_key(program, key, stage)
+        node = key.node()
+        expect(
+            node["value"].split()[:1] == [key.address],
+            "the key is there, but its value is not the instance's address: the load balancer ignores it.",
+            hop=Hop.REGISTRY,
+            seen=repr(node["value"]),
+            expected=repr(key.address),
+            show=key.look(),
+            log=stage.log("balancer"),
+        )
+        expect(
+            "ttl" in node,
+            "the key has no TTL: of an instance that is killed, it stays for ever.",
+            hop=Hop.REGISTRY,
+            seen=f"{key.path} without a ttl",
+            expected=f"a ttl of {TTL} s",
+            show=key.look(),
+            log=program.output(),
+        )
+        expect(
+            TTL - 2 <= node["ttl"] <= TTL,  # up to 2 s may have passed until we look
+            f"the key's TTL is not the one that everybody here goes by: {TTL} s, so that two refreshes may fail.",
+            hop=Hop.REGISTRY,
+            seen=f"a ttl of {node['ttl']} s just after it was written",
+            expected=f"{TTL} s",
+            show=key.look(),
+            log=program.output(),
+        )
+        seen = [node["ttl"]]
+
+        def is_refreshed() -> bool:
+            seen.append(key.ttl())
+            return seen[-1] > seen[-2]
+
+        expect(
+            program.until(is_refreshed, HEARTBEAT + 2),
+            f"the key is not refreshed: after {TTL} s the instance is out of rotation, and in the best of health.",
+            hop=Hop.REGISTRY,
+            seen=f"a ttl that only falls, {' '.join(map(str, dict.fromkeys(seen)))}",
+            expected=f"every {HEARTBEAT} s, {TTL} again",
+            show=key.look("sleep 5; curl"),
+            log=program.output(),
+        )
+
+
+def test_the_instance_is_served_until_sigterm(learner, stage):
+    key = Key(stage)
+    location = f"/{key.service}"
+    stage.etcd.announce(Backend(key.service, [location]))
+    learner.launch([sys.executable, str(TINY_SERVICE), key.address.split(":")[1]], TINY_SERVICE.parent)
+    with registrar(learner, stage, key) as program, requests.Session() as http:
+        http.trust_env = False
+        expect_key(program, key, stage)
+
+        def served_by() -> str | None:
+            return http.get(f"{stage.url.rstrip('/')}{location}", timeout=ASK_TIMEOUT).headers.get("X-Served-By")
+
+        expect(
+            program.until(lambda: served_by() == key.instance, START_TIMEOUT),
+            "the instance is registered, but no request gets to it.",
+            hop=Hop.BALANCER,
+            seen=f"GET {location} was answered by {served_by() or 'the load balancer itself'}",
+            expected=f"by {key.instance}",
+            show="./workshop logs balancer",
+            log=stage.log("balancer"),
+        )
+        program.signal(signal.SIGTERM)
+        program.until(lambda: not key.node(), LEAVE_TIMEOUT)
+        expect(
+            not key.node(),
+            "the registrar was asked to stop and left its key: until it expires, requests go where nobody listens.",
+            hop=Hop.REGISTRY,
+            seen=f"{LEAVE_TIMEOUT} s after SIGTERM the key is there, for {key.ttl()} s more",
+            expected="no key",
+            show=key.look("sleep 2; kill %1; sleep 1; curl"),
+            log=program.output(),
+        )
+        expect(
+            program.wait(LEAVE_TIMEOUT) is not None,
+            "the registrar took its key away at SIGTERM, but does not end: it would be killed.",
+            hop=Hop.CODE,
+            seen=f"it runs {LEAVE_TIMEOUT} s later",
+            expected="it has ended",
+            show=key.look(),
+            log=program.output(),
+        )
+
+
+def test_a_registry_that_says_nothing_is_asked_again(learner, stage):
+    connections = []
+    with socket.create_server((HOST, 0)) as silent:
+        silent.setblocking(False)
+        address = f"{HOST}:{silent.getsockname()[1]}"
+        program = learner.start("registrar.py", "shop", "shop_v1_mine", f"{HOST}:{free_port()}", address)
+
+        def was_asked_twice() -> bool:
+            with contextlib.suppress(BlockingIOError):  # nobody has connected since we looked
+                connections.append(silent.accept()[0])
+            return len(connections) >= 2
+
+        program.until(was_asked_twice, PATIENCE)
+        for connection in connections:
+            connection.close()
+    expect(
+        len(connections) >= 2,
+        "the registry takes the call and says nothing, and the registrar waits for ever: a call needs a time-out.",
+        hop=Hop.CODE,
+        seen=f"{len(connections)} call within {PATIENCE} s",
+        expected="the call given up after 2 s, and another one",
+        show=".venv/bin/python -c 'import socket; s = socket.create_server((\"127.0.0.1\", 9001)); input()'\n"
+        f"and, beside it, {PROGRAM} shop shop_v1_mine 127.0.0.1:9000 127.0.0.1:9001",
+        log=program.output(),
+    )
+
+
+@pytest.mark.timeout(60)
+def test_a_restart_of_the_registry_is_survived(learner, stage):
+    key = Key(stage)
+    with registrar(learner, stage, key) as program:
+        expect_key(program, key, stage)
+        with stage.stopped("etcd"):
+            # The subject of this test: at least one heartbeat fails.
+            wait_until(lambda: program.has_ended, HEARTBEAT + 1)
+        wait_until(lambda: answers(stage.etcd), START_TIMEOUT)
+        is_written = "NotImplementedError" not in program.output()  # else `until`, below, says so
+        expect(
+            not (program.has_ended and is_written),
+            "etcd was away for a moment, and the registrar died of it: so would all, and then nothing is served.",
+            hop=Hop.REGISTRY,
+            seen=f"it ended with status {program.status} while etcd was stopped",
+            expected="another attempt, soon, until etcd is back",
+            show="while your registrar runs, .venv/bin/supervisorctl -c .run/supervisor/supervisord.conf restart etcd",
+            log=program.output(),
+        )
+        stage.etcd.deregister(key.service, key.instance)  # what an etcd does that comes back with an empty folder
+        expect(
+            program.until(key.node, HEARTBEAT + 2),
+            "etcd has forgotten the key, and the registrar does not write it again: nobody finds the instance again.",
+            hop=Hop.REGISTRY,
+            seen=f"no key {HEARTBEAT + 2} s after it was removed",
+            expected=f"{key.path} again, at the next heartbeat",
+            show="while your registrar runs, "
+            f"curl -s -X DELETE http://{stage.registry}/v2/keys/services/shop/upstream/shop_v1_mine",
+            log=program.output(),
+        )
