@@ -41,7 +41,12 @@ def left_over() -> list[psutil.Process]:
 
 def of(run_folder: Path) -> list[psutil.Process]:
     """Return every process of the platform whose run folder this is, whoever its parent is by now."""
-    return [process for process in psutil.process_iter() if _environment(process).get(MARK) == str(run_folder)]
+    return marked(MARK, str(run_folder))
+
+
+def marked(name: str, value: str) -> list[psutil.Process]:
+    """Return every process that was started with this in its environment."""
+    return [process for process in psutil.process_iter() if _environment(process).get(name) == value]
 
 
 def of_services(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

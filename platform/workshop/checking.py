@@ -1,0 +1,170 @@
+"""A check of a learner's work: pytest in a process of its own, ended at the latest when its time is over.
+
+Whatever the learner's code does, nothing of it is left afterwards: all that a check starts has a mark in its
+environment, by which it is found.
+"""
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from workshop import exercises, paths, processes, state
+from workshop.errors import WorkshopError
+from workshop.exercises import Exercise
+from workshop.verdict import CANNOT_CHECK, PASSED, WRONG, CannotCheck, Hop, NotYet, Verdict, Wrong
+
+MARK = "WORKSHOP_CHECK"
+TEST_TIMEOUT = 30  # seconds for one test of a check that does not say otherwise
+TEARDOWN = 20  # seconds for a check that is interrupted to leave the system as it was: a roll back takes ten
+DOCTOR = "`./workshop doctor` says what is wrong with this machine."
+
+
+def check(exercise: Exercise) -> tuple[Verdict, str]:
+    """Check the learner's files; return the verdict, and all that pytest has printed."""
+    try:
+        refuse_without_files(exercise)
+        refuse_without_stage(exercise)
+    except (NotYet, Wrong, CannotCheck) as error:
+        return Verdict.of(error), ""
+    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+        output, result = Path(folder, "output"), Path(folder, "verdict")
+        status = _run(exercise, output, result)
+        printed = output.read_text(errors="replace")
+        return _verdict(exercise, status, result, printed), printed
+
+
+def _verdict(exercise: Exercise, status: int | None, result: Path, printed: str) -> Verdict:
+    """Say what has come out of a check that ended with a status, None if it had to be ended."""
+    if result.exists():
+        return Verdict.load(result)
+    if status == 0:
+        return Verdict(PASSED, "well done.")
+    if status is None:
+        where = _last_place(exercise, printed)
+        sentence = f"the check did not end within {exercise.deadline} s: something goes on for ever{where}."
+    elif status in (1, 2, 3, 4, 5):  # pytest's own
+        last = next((line for line in reversed(printed.splitlines()) if line.startswith("E ")), "")
+        return Verdict(CANNOT_CHECK, f"the check itself has failed. {DOCTOR}", log=last or printed)
+    else:
+        sentence = f"the check's process was ended in the middle, with status {status}: by something in your files."
+    show = f"./workshop exercise check {exercise.number} -v"
+    return Verdict(WRONG, sentence, Hop.CODE, seen="no result", expected="an end", show=show, log=printed)
+
+
+def _last_place(exercise: Exercise, printed: str) -> str:
+    """Return where in the learner's files Python was when it was killed, from what faulthandler has printed."""
+    for file, line in re.findall(r'File "(.+?)", line (\d+)', printed):
+        if Path(file).is_relative_to(exercise.work):
+            return f", at {exercises.shown(Path(file))}, line {line}"
+    return ""
+
+
+def refuse_without_files(exercise: Exercise) -> None:
+    """Raise NotYet before the start; Wrong if a file is missing, empty, or cannot be read as what it is."""
+    if not exercise.is_started:
+        raise NotYet(f"you have not begun: `./workshop exercise start {exercise.number}`.")
+    for name in exercise.files:
+        file = exercise.work / name
+        if problem := problem_with(file):
+            raise Wrong(
+                f"{exercises.shown(file)} {problem}.",
+                hop=Hop.CODE,
+                seen=f"{file.stat().st_size} bytes" if file.is_file() else "no such file",
+                expected="the starter's file, with your lines in it",
+                show=f"./workshop exercise reset {exercise.number}   (begins anew, and keeps what there is)",
+            )
+
+
+def problem_with(file: Path) -> str | None:
+    """Say what is wrong with a file as such; None if it can be read as what it is."""
+    if not file.is_file():
+        return "is missing"
+    try:
+        text = file.read_text()
+        if not text.strip():
+            return "is empty"
+        match file.suffix:
+            case ".py":
+                compile(text, str(file), "exec")
+            case ".toml":
+                tomllib.loads(text)
+            case ".json":
+                json.loads(text)
+    except SyntaxError as error:
+        return f"is no valid Python: {error.msg}, in line {error.lineno}"
+    except ValueError as error:  # no UTF-8, TOML or JSON
+        return f"cannot be read: {error}"
+    return None
+
+
+def refuse_without_stage(exercise: Exercise) -> None:
+    """Raise CannotCheck unless the stage that the exercise needs is up."""
+    advice = f"`./workshop exercise jump {exercise.number}` brings it up and keeps your work. {DOCTOR}"
+    try:
+        up = state.load()
+    except WorkshopError:
+        raise CannotCheck(f"{exercise.needs} has to be up for it, and nothing is: {advice}") from None
+    if up.stage != exercise.needs or up.is_on_the_way:
+        there = f"{up.stage}, on its way to the next stage," if up.is_on_the_way else up.stage
+        raise CannotCheck(f"{exercise.needs} has to be up for it, and {there} is: {advice}")
+
+
+def _run(exercise: Exercise, output: Path, result: Path) -> int | None:
+    """Run the check to its end; return its exit status, None if its time was over before."""
+    mark = secrets.token_hex(8)
+    command = [
+        *(sys.executable, "-m", "pytest", "-x", "--tb=short", "-p", "no:cacheprovider"),
+        *("--rootdir", str(exercises.FOLDER), "-c", os.devnull),
+        *(f"--timeout={TEST_TIMEOUT}", "--work", str(exercise.work), "--verdict", str(result), str(exercise.folder)),
+    ]
+    platform = str(paths.REPOSITORY / "platform")
+    environment = os.environ | {MARK: mark, "PYTHONPATH": platform, "PYTHONDONTWRITEBYTECODE": "1"}
+    with open(output, "w") as file, _nothing_left(mark):
+        process = subprocess.Popen(
+            command, cwd=paths.REPOSITORY, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            return process.wait(exercise.deadline)
+        except subprocess.TimeoutExpired:
+            _interrupt(process)
+            return None
+        except KeyboardInterrupt:
+            _interrupt(process)
+            raise
+
+
+def _interrupt(process: subprocess.Popen) -> None:
+    """Have a check end in good order; if it does not, kill it, and have it say where it was."""
+    for sent, patience in ((signal.SIGINT, TEARDOWN), (signal.SIGABRT, 2), (signal.SIGKILL, None)):
+        process.send_signal(sent)
+        try:
+            process.wait(patience)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+@contextmanager
+def _nothing_left(mark: str) -> Iterator[None]:
+    """Kill whatever has the mark, whoever its parent is by now."""
+    try:
+        yield
+    finally:
+        left = processes.marked(MARK, mark)
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue  # it has ended by itself
+        psutil.wait_procs(left, processes.GRACE)

@@ -1,0 +1,132 @@
+"""The exercises: what there is, where the learner works on them, and how far the learner is.
+
+exercises/NN-slug/      the starter, the solution, the hints, the check: as they are in the repository
+work/NN-slug/           the learner's own files
+work/backups/           what `reset` and `jump` have replaced, by exercise and time
+work/progress.json      which exercises have been passed, how many hints were read
+"""
+
+import json
+import os
+import re
+import shutil
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from workshop import paths
+from workshop.errors import WorkshopError
+from workshop.files import write_atomically
+
+FOLDER = paths.REPOSITORY / "exercises"
+WORK = paths.REPOSITORY / "work"
+BACKUPS = WORK / "backups"
+PROGRESS = WORK / "progress.json"
+PARTS = {1: "The monolith", 2: "The platform", 3: "The strangler", 4: "Microservices"}
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What exercise.toml says, and the folders."""
+
+    number: str  # two digits
+    folder: Path
+    title: str
+    part: int
+    minutes: int
+    needs: str  # the stage that has to be up
+    files: list[str]  # what the learner edits
+    deadline: int  # seconds after which a check is ended, whatever it does
+    counts: dict[str, int]  # instances that it needs, of services that have fewer by default
+    timetable: str  # the shortest class that it is part of: 3h or 1d
+
+    @property
+    def name(self) -> str:
+        return f"{self.number} {self.title}"
+
+    @property
+    def work(self) -> Path:
+        return WORK / self.folder.name
+
+    @property
+    def is_started(self) -> bool:
+        return self.work.is_dir()
+
+    def hints(self) -> list[str]:
+        """Return the hints, each more of an answer than the one before."""
+        return [part.strip() for part in re.split(r"(?m)^## .*$", (self.folder / "hints.md").read_text())[1:]]
+
+
+def all_of_them() -> list[Exercise]:
+    return [_read(file.parent) for file in sorted(FOLDER.glob("[0-9][0-9]-*/exercise.toml"))]
+
+
+def find(number: str) -> Exercise:
+    """Return the exercise of that number. Raises WorkshopError when there is none."""
+    for exercise in all_of_them():
+        if number.isdigit() and int(exercise.number) == int(number):
+            return exercise
+    raise WorkshopError(f"There is no exercise {number!r}: `./workshop exercises` lists them.")
+
+
+def _read(folder: Path) -> Exercise:
+    table = tomllib.loads((folder / "exercise.toml").read_text())
+    return Exercise(folder.name[:2], folder, **{"counts": {}, "timetable": "1d"} | table)
+
+
+def start(exercise: Exercise) -> None:
+    """Give the learner the starter's files. Raises WorkshopError when there are some already."""
+    if exercise.is_started:
+        raise WorkshopError(
+            f"You have begun {exercise.name} already, in {shown(exercise.work)}: `./workshop exercise reset "
+            f"{exercise.number}` begins anew, and keeps what there is."
+        )
+    half = WORK / f".{exercise.folder.name}"
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(exercise.folder / "starter", half)
+    os.rename(half, exercise.work)
+
+
+def back_up(exercise: Exercise) -> Path | None:
+    """Put the learner's files aside; return where they are now, None if there were none."""
+    if not exercise.is_started:
+        return None
+    BACKUPS.mkdir(parents=True, exist_ok=True)
+    backup = unused(BACKUPS / f"{exercise.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    os.rename(exercise.work, backup)
+    return backup
+
+
+def unused(path: Path) -> Path:
+    """Return the path, or, as long as something has that name, one with a number more."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def progress() -> dict[str, dict]:
+    """Return by number what was entered: `passed`, a date, and `hints`, how many were read."""
+    try:
+        return json.loads(PROGRESS.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise WorkshopError(f"{shown(PROGRESS)} is damaged: correct it, or remove it to begin anew.") from None
+
+
+def enter(exercise: Exercise, **values: object) -> None:
+    known = progress()
+    known[exercise.number] = known.get(exercise.number, {}) | values
+    write_atomically(PROGRESS, json.dumps(known, indent=2) + "\n")
+
+
+def is_passed(exercise: Exercise) -> bool:
+    return "passed" in progress().get(exercise.number, {})
+
+
+def shown(path: Path) -> str:
+    """Return a path as the learner would type it, from the repository's folder."""
+    return str(path.relative_to(paths.REPOSITORY))

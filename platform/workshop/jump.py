@@ -1,0 +1,79 @@
+"""Brings everything to where an exercise begins, whatever was there; what was there is put aside, never removed.
+
+the repository      git stash: what was changed in it, new files too
+work/NN-slug/       work/backups/
+what is up          down, then up with the stage that the exercise needs
+.run/data/          .run/backups/
+"""
+
+import os
+import shutil
+import subprocess
+import time
+
+from workshop import exercises, paths, state
+from workshop.errors import WorkshopError
+from workshop.exercises import Exercise, shown
+from workshop.lifecycle import Progress
+
+DATA_BACKUPS = paths.RUN / "backups"
+
+
+def to(exercise: Exercise, say: Progress) -> None:
+    """Have everything as it is to be before the exercise. Raises WorkshopError; it can be repeated then."""
+    _stash(exercise, say)
+    if backup := exercises.back_up(exercise):
+        say(f"Your files of {exercise.name} are in {shown(backup)}.")
+    _workshop("down")
+    if paths.DATA.exists() and any(paths.DATA.iterdir()):
+        backup = exercises.unused(DATA_BACKUPS / time.strftime("data-%Y%m%d-%H%M%S"))
+        backup.parent.mkdir(exist_ok=True)
+        os.rename(paths.DATA, backup)
+        say(f"The databases so far are in {backup}.")
+    _workshop("up", exercise.needs)
+    if exercise.counts:
+        _workshop("scale", *(f"{name}={count}" for name, count in exercise.counts.items()))
+    exercises.start(exercise)
+
+
+def what_is_missing(exercise: Exercise) -> str | None:
+    """Say what has to be up for the exercise, if it is not."""
+    try:
+        up = state.load()
+    except WorkshopError:
+        return f"Then bring up what it needs: ./workshop up {exercise.needs}"
+    if up.stage != exercise.needs or up.is_on_the_way:
+        return (
+            f"It needs {exercise.needs}, and {up.stage} is up: ./workshop exercise jump {exercise.number} changes that."
+        )
+    return None
+
+
+def _stash(exercise: Exercise, say: Progress) -> None:
+    """Put aside what was changed in the repository, if it is one of git's."""
+    if not shutil.which("git") or not (paths.REPOSITORY / ".git").exists():
+        return
+    if not _git("status", "--porcelain"):
+        return
+    _git("stash", "push", "--include-untracked", "--message", f"before jump {exercise.number}")
+    say("What you had changed in the repository is in a stash: `git stash pop` brings it back.")
+
+
+def _git(*words: str) -> str:
+    identity = (
+        "-c",
+        "user.name=learner",
+        "-c",
+        "user.email=learner@localhost",
+    )  # a stash is a commit, and has an author
+    command = ["git", "-C", paths.REPOSITORY, *identity, *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise WorkshopError(f"git {words[0]} has failed, nothing was changed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _workshop(*words: str) -> None:
+    """Run a command of the workshop, which prints what it does. Raises WorkshopError when it fails."""
+    if subprocess.run([paths.REPOSITORY / "workshop", *words]).returncode:
+        raise WorkshopError(f"`./workshop {' '.join(words)}` has failed, see above: `./workshop doctor` may say why.")
