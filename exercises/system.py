@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,7 @@ class Person:
         self.url, self.nickname, self.password = url, nickname, secrets.token_urlsafe(16)
         self.id, self.token = sign_up(url, nickname, self.password)
         self.http = session()
+        self.http.headers["Connection"] = "close"  # or it would stay with a load balancer from before a reload
 
     def send(self, method: str, path: str, **options) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}"} | options.pop("headers", {})
@@ -96,8 +98,16 @@ class System:
         return done
 
     def _command(self, *words: str) -> subprocess.CompletedProcess:
+        """Run a command to its end; if we are interrupted, it is, too, and then it leaves everything as it was."""
         command = [paths.REPOSITORY / "workshop", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                out, err = process.communicate(timeout=COMMAND_TIMEOUT)
+            except BaseException:
+                process.send_signal(signal.SIGINT)
+                process.wait(COMMAND_TIMEOUT)
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def status(self) -> dict:
         return json.loads(self.run("status", "--json").stdout)
@@ -146,9 +156,9 @@ class System:
     def scaled(self, **counts: int) -> Iterator[None]:
         """Have so many instances of each service meanwhile."""
         before = {name: len(self.instances(name)) for name in counts}
-        if counts:
-            self.run("scale", *(f"{name}={count}" for name, count in counts.items()))
         try:
+            if counts:
+                self.run("scale", *(f"{name}={count}" for name, count in counts.items()))
             yield
         finally:
             if before:
@@ -186,8 +196,8 @@ class System:
     def deployed(self, service: str, files: dict[str, Path]) -> Iterator[str]:
         """Roll out a service of the stage with these files in it, and back; give the version."""
         before, version = self.up.versions[service], self.built(service, files)
-        done = self._command("upgrade", service, "--to", version)
         try:
+            done = self._command("upgrade", service, "--to", version)
             if done.returncode:
                 sentence, _, log = done.stderr.removeprefix("Error: ").partition("\n")
                 raise Wrong(
@@ -240,19 +250,20 @@ class System:
                 )
                 sidecars.append(sidecar)
                 stack.callback(_end, sidecar)
-            if not wait_until(lambda: self._serves(name, names) or _has_ended(sidecars), JOIN_TIMEOUT) or _has_ended(
-                sidecars
-            ):
+            wait_until(lambda: self._serves(name, names, routes) or _has_ended(sidecars), JOIN_TIMEOUT)
+            if not self._serves(name, names, routes):
                 raise _did_not_join(name, sidecars, Path(scratch, "log").read_text(errors="replace"))
             yield names
 
-    def _serves(self, name: str, names: list[str]) -> bool:
-        """Tell whether the load balancer has all of these in rotation."""
+    def _serves(self, name: str, names: list[str], routes: list[str]) -> bool:
+        """Tell whether the load balancer has all of these in rotation, and knows the routes."""
         try:
-            rows = self.haproxy.servers().get(name, {})
+            rows, table = self.haproxy.servers().get(name, {}), self.haproxy.routes()
         except HAProxyUnavailable:
             return False  # it is just being reloaded
-        return all(rows.get(one, {}).get("status", "").startswith("UP") for one in names)
+        return set(routes) <= table.keys() and all(
+            rows.get(one, {}).get("status", "").startswith("UP") for one in names
+        )
 
     def _forget(self, name: str) -> None:
         """Take a service that has left out of the registry, and wait until the load balancer has done so, too."""
@@ -284,7 +295,7 @@ def _did_not_join(name: str, sidecars: list[subprocess.Popen], log: str) -> NotY
     """Say why a service is not in rotation: it has ended, or listens elsewhere, or does not answer."""
     if found := re.search(r"(?m)^NotImplementedError: (.*)$", log):
         return NotYet(found[1])
-    command = re.search(r": (.+)$", next((line for line in log.splitlines() if f" {name}_v1_" in line), ""))
+    command = re.search(rf"{name}_v1_\w+: (.+)", log)  # what its sidecar has written first
     given = re.search(r":(\d+)", log)
     elsewhere = sorted({address for sidecar in sidecars for address in listening(sidecar.pid)})
     if _has_ended(sidecars):

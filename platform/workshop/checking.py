@@ -27,6 +27,7 @@ from workshop.verdict import CANNOT_CHECK, PASSED, WRONG, CannotCheck, Hop, NotY
 MARK = "WORKSHOP_CHECK"
 TEST_TIMEOUT = 30  # seconds for one test of a check that does not say otherwise
 TEARDOWN = 20  # seconds for a check that is interrupted to leave the system as it was: a roll back takes ten
+PYTEST_REFUSES = 4  # wrong usage, before anything has begun
 DOCTOR = "`./workshop doctor` says what is wrong with this machine."
 
 
@@ -48,18 +49,24 @@ def _verdict(exercise: Exercise, status: int | None, result: Path, printed: str)
     """Say what has come out of a check that ended with a status, None if it had to be ended."""
     if result.exists():
         return Verdict.load(result)
-    if status == 0:
+    has_ended = end_of(result).exists()
+    if status == 0 and has_ended:
         return Verdict(PASSED, "well done.")
     if status is None:
         where = _last_place(exercise, printed)
         sentence = f"the check did not end within {exercise.deadline} s: something goes on for ever{where}."
-    elif status in (1, 2, 3, 4, 5):  # pytest's own
+    elif has_ended or status == PYTEST_REFUSES:
         last = next((line for line in reversed(printed.splitlines()) if line.startswith("E ")), "")
         return Verdict(CANNOT_CHECK, f"the check itself has failed. {DOCTOR}", log=last or printed)
     else:
-        sentence = f"the check's process was ended in the middle, with status {status}: by something in your files."
+        sentence = f"the check's process was ended in the middle, with status {status}, by something in your files."
     show = f"./workshop exercise check {exercise.number} -v"
     return Verdict(WRONG, sentence, Hop.CODE, seen="no result", expected="an end", show=show, log=printed)
+
+
+def end_of(result: Path) -> Path:
+    """Return the file by which a check says that it has come to its end."""
+    return result.with_suffix(".ended")
 
 
 def _last_place(exercise: Exercise, printed: str) -> str:

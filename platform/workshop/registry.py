@@ -161,7 +161,7 @@ class Registry:
                 log.warning("ignored in the registry: %s = %r", node.key, node.value)
         return snapshot
 
-    def keys(self) -> dict[str, str]:
+    def entries(self) -> dict[str, str]:
         """Return every key and its value, as they stand there, well-formed or not."""
         root = self._call(self.etcd.read, "/", recursive=True)
         return {node.key: node.value for node in root.leaves if node.value is not None}

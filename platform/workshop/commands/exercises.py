@@ -41,10 +41,11 @@ def show_timetable(everything: list[Exercise], name: str) -> None:
     table = Table(box=None)
     for heading in ("at", "", "exercise", "minutes"):
         table.add_column(heading)
+    end = 0
     for at, number, title, minutes in timetable_of(everything, name):
         table.add_row(f"{at // 60}:{at % 60:02}", number, title, str(minutes))
+        end = at + minutes
     Console().print(table)
-    end = at + minutes
     click.echo(f"{end // 60} h {end % 60} min, with breaks. What is left of the class is for demos and questions.")
 
 
@@ -52,8 +53,8 @@ def timetable_of(everything: list[Exercise], name: str) -> list[tuple[int, str, 
     """Return the rows of a timetable: at which minute, the number (none for a break), the title, how many minutes."""
     stretch, pause, lunch = BREAKS[name]
     chosen = [one for one in everything if name == "1d" or one.timetable == name]
-    rows, at, since, half = [], 0, 0, sum(one.minutes for one in chosen) / 2
-    worked = 0
+    half = sum(one.minutes for one in chosen) / 2
+    rows, at, since, worked = [], 0, 0, 0
     for one in chosen:
         if since + one.minutes > stretch:
             is_lunch = lunch and worked >= half

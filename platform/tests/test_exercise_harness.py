@@ -1,0 +1,156 @@
+"""What a check says of code that no exercise expects, and what it leaves: with an exercise of the tests' own."""
+
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import copy_of_the_repository
+from tests.test_exercises import git, what_is_there
+
+from workshop import checking, processes
+from workshop.ports import free_port
+
+EXERCISE = Path(__file__).with_name("exercise") / "99-adding"
+DEADLINE = 20 + checking.TEARDOWN + 5  # seconds: that of the exercise, and those to end everything
+
+
+@pytest.fixture(scope="module")
+def classroom():
+    """A copy of the repository with one exercise more, begun, and the stage that it needs."""
+    with copy_of_the_repository() as made:
+        shutil.copytree(EXERCISE, made.repository / "exercises" / EXERCISE.name)
+        for words in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "As it came")):
+            git(made, *words)
+        made.up()
+        made.run("exercise", "start", "99")
+        yield made
+
+
+@pytest.fixture
+def file(classroom):
+    """The learner's file, with the solution in it."""
+    path = classroom.repository / "work" / EXERCISE.name / "adding.py"
+    shutil.copyfile(EXERCISE / "solution" / "adding.py", path)
+    return path
+
+
+UNSTOPPABLE = """
+import time
+def add_one(x):
+    while True:
+        try:
+            time.sleep(9)
+        except BaseException:
+            pass
+"""
+# What the learner has written, and what the check says of it.
+ANSWERS = {
+    "an endless loop": ("def add_one(x):\n    while True:\n        pass\n", "does not come to an end", "adding.py, line "),
+    "one that cannot be interrupted": (UNSTOPPABLE, "did not end within 20 s", "line 6"),
+    "a syntax error": ("def add_one(x:\n    return x\n", "is no valid Python", "line 1"),
+    "an exception at import": ("import nothing_of_that_name\n", "ModuleNotFoundError", "line 1"),
+    "an exception": ("def add_one(x):\n    return [][x]\n", "IndexError", "line 2"),
+    "an end of the process": ("import os\nos._exit(0)\n", "was ended in the middle", "status 0"),
+    "an exit": ("import sys\nsys.exit()\n", "SystemExit", "line 2"),
+    "a wrong port": ("PORT", "does not come into rotation", "it listens on 127.0.0.1:"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_check_ends_in_time_and_says_what_happened(classroom, file, name):
+    text, *sentences = ANSWERS[name]
+    port = file.read_text().replace('int(os.environ["PORT"])', str(free_port()))
+    file.write_text(port if text == "PORT" else text)
+    started = time.monotonic()
+    printed = classroom.run("exercise", "check", "99", expect=1).stdout
+    assert time.monotonic() - started < DEADLINE
+    assert printed.startswith("WRONG 99 Adding: ")
+    assert len(printed.splitlines()) <= 24
+    for sentence in sentences:
+        assert sentence in printed
+
+
+def test_what_a_check_has_started_is_gone_after_it(classroom, file):
+    leave = 'import subprocess\nsubprocess.Popen(["sleep", "600"], start_new_session=True)\n'
+    file.write_text(leave + file.read_text())
+    classroom.run("exercise", "check", "99")
+    assert processes.marked(checking.MARK) == []
+
+
+def test_a_deleted_file_is_named(classroom, file):
+    file.unlink()
+    assert "adding.py is missing" in classroom.run("exercise", "check", "99", expect=1).stdout
+
+
+@pytest.mark.parametrize("after", [0.5, 1.5, 3])
+def test_the_interrupt_key_leaves_no_process_and_the_system_as_it_was(classroom, file, until, after):
+    before = what_is_there(classroom)
+    process = classroom.popen("exercise", "watch", "99")
+    time.sleep(after)  # whatever it does then
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert processes.marked(checking.MARK) == []
+    until(lambda: what_is_there(classroom) == before, 10, f"{before} again: {what_is_there(classroom)}")
+
+
+def test_watch_checks_again_when_a_file_is_saved(classroom, file):
+    solution = file.read_text()
+    file.write_text("def add_one(x):\n    return x\n")
+    process = classroom.popen("exercise", "watch", "99")
+    while "Ctrl-C" not in (line := process.stdout.readline()):
+        assert line, process.communicate()
+    file.write_text(solution)
+    out, _ = process.communicate(timeout=DEADLINE)
+    assert "PASSED 99 Adding" in out
+    assert process.returncode == 0
+
+
+def test_hints_come_one_at_a_time_and_the_solution_when_it_is_confirmed_or_earned(classroom, file):
+    file.write_text("def add_one(x):\n    return x\n")
+    progress = classroom.repository / "work" / "progress.json"
+    progress.unlink(missing_ok=True)
+    first, second, third = (classroom.run("exercise", "hint", "99").stdout for _ in range(3))
+    assert "One more." in first
+    assert "x + 1" in second
+    assert second == third
+    assert "One more." in classroom.run("exercise", "hint", "99", "1").stdout
+    assert "hints 1 to 2" in classroom.run("exercise", "hint", "99", "3", expect=1).stderr
+    assert "return x + 1" in classroom.run("exercise", "solution", "99", "--yes").stdout
+    classroom.popen("exercise", "solution", "99", stdin=subprocess.DEVNULL).communicate()
+    shutil.copyfile(EXERCISE / "solution" / "adding.py", file)
+    classroom.run("exercise", "check", "99")
+    assert "return x + 1" in classroom.run("exercise", "solution", "99").stdout
+    assert "passed" in classroom.run("exercises").stdout
+
+
+def test_without_its_stage_an_exercise_cannot_be_checked(classroom, file):
+    classroom.run("down")
+    refused = classroom.run("exercise", "check", "99", expect=2).stdout
+    assert refused.startswith("CANNOT CHECK 99 Adding: stage0 has to be up for it")
+    assert "doctor" in refused
+    assert "exercise" in classroom.run("exercise", "check", "98", expect=1).stderr
+
+
+def test_a_jump_puts_aside_what_was_there_and_says_where(classroom, file):
+    """What was changed, the learner's files and the messages can all be had back."""
+    readme = classroom.repository / "README.md"
+    original = readme.read_text()
+    readme.write_text("mine")
+    (classroom.repository / "new.txt").write_text("mine, too")
+    file.write_text("# mine\n")
+    classroom.run("up", "stage2")
+    said = classroom.run("exercise", "jump", "99").stdout
+    assert git(classroom, "status", "--porcelain") == ""
+    assert readme.read_text() == original
+    assert "TODO 1" in file.read_text()
+    assert classroom.status()["stage"] == "stage0"
+    (backup,) = [line.split()[-1].rstrip(".") for line in said.splitlines() if "Your files" in line]
+    assert (classroom.repository / backup / "adding.py").read_text() == "# mine\n"
+    (data,) = [line.split()[-1].rstrip(".") for line in said.splitlines() if "databases" in line]
+    assert Path(data, "messages.db").exists()
+    git(classroom, "stash", "pop")
+    assert readme.read_text() == "mine"
+    assert (classroom.repository / "new.txt").read_text() == "mine, too"

@@ -1,0 +1,143 @@
+"""The exercises, as learners do them: in a copy of the repository, against a stage that is up."""
+
+import re
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import copy_of_the_repository
+
+from workshop import checking, exercises, processes
+from workshop.registry import Registry
+
+EXERCISES = exercises.all_of_them()
+JUMP = 25  # seconds within which everything is as it is to be before an exercise
+BUSY = "while True: pass"
+
+
+@pytest.fixture(scope="module")
+def classroom():
+    """A copy of the repository, of which git knows every file."""
+    with copy_of_the_repository() as made:
+        git(made, "init", "--quiet")
+        git(made, "add", "--all")
+        git(made, "commit", "--quiet", "--message", "As it came")
+        yield made
+
+
+@pytest.fixture(scope="module", params=EXERCISES, ids=lambda exercise: exercise.folder.name)
+def exercise(request, classroom):
+    """An exercise to which the learner has just jumped, and the seconds that the jump took."""
+    started = time.monotonic()
+    classroom.run("exercise", "jump", request.param.number)
+    return request.param, time.monotonic() - started
+
+
+@pytest.fixture
+def learner(classroom, exercise):
+    return Desk(classroom, exercise[0])
+
+
+class Desk:
+    """Where a learner sits: the files of one exercise, in the copy of the repository."""
+
+    def __init__(self, workshop, exercise):
+        self.workshop, self.exercise = workshop, exercise
+        self.folder = workshop.repository / "work" / exercise.folder.name
+
+    def put(self, *folders: Path) -> None:
+        """Have the files of these folders as one's own, those of the last one over the others."""
+        shutil.rmtree(self.folder)
+        for folder in folders:
+            shutil.copytree(folder, self.folder, dirs_exist_ok=True)
+
+    def check(self, expect: int) -> str:
+        return self.workshop.run("exercise", "check", self.exercise.number, expect=expect).stdout
+
+
+def git(workshop, *words: str) -> str:
+    identity = ("-c", "user.name=learner", "-c", "user.email=learner@localhost")
+    command = ["git", "-C", workshop.repository, *identity, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def what_is_there(workshop) -> dict:
+    """Return all that a check has to leave as it was."""
+    status = workshop.status()
+    registry = next(store["address"] for store in status["stores"] if store["name"] == "registry")
+    return {
+        "tree": git(workshop, "status", "--porcelain"),
+        "services": [(s["name"], s["routes"], s["version"], len(s["instances"])) for s in status["services"]],
+        "registry": sorted(key for key in Registry(registry).entries() if not re.search("/(upstream|drained)/", key)),
+        "processes": len(workshop.processes()),
+    }
+
+
+def test_a_jump_is_quick_and_gives_the_starter_in_a_clean_tree(exercise, learner, print_figure):
+    what, took = exercise
+    print_figure(f"jump to {what.number}: {took:.1f} s")
+    assert took < JUMP
+    assert git(learner.workshop, "status", "--porcelain") == ""
+    assert not subprocess.run(["diff", "-r", what.folder / "starter", learner.folder]).returncode
+    assert learner.workshop.status()["stage"] == what.needs
+
+
+def test_the_starter_is_not_done_yet(learner):
+    assert learner.check(1).startswith(f"NOT DONE YET {learner.exercise.name}: ")
+
+
+def test_a_missing_or_empty_file_is_never_accepted(learner):
+    for name in learner.exercise.files:
+        learner.put(learner.exercise.folder / "solution")
+        (learner.folder / name).write_text("\n")
+        assert f"{name} is empty" in learner.check(1)
+        (learner.folder / name).unlink()
+        assert f"{name} is missing" in learner.check(1)
+
+
+def test_each_wrong_answer_fails_with_a_text_of_its_own(learner, until):
+    before = what_is_there(learner.workshop)
+    told = {}
+    for answer in sorted((learner.exercise.folder / "wrong").iterdir()):
+        learner.put(learner.exercise.folder / "solution", answer)
+        printed = learner.check(1)
+        assert holds(printed, (answer / "expected.txt").read_text()), f"{answer.name}:\n{printed}"
+        told[answer.name] = printed.splitlines()[0]
+    assert len(told) >= 2
+    assert len(set(told.values())) == len(told), told
+    until(lambda: what_is_there(learner.workshop) == before, 10, f"{before} again: {what_is_there(learner.workshop)}")
+
+
+def holds(printed: str, expected: str) -> bool:
+    """Tell whether lines hold the expected ones, in that order; `…` stands for anything."""
+    parts = [part for line in expected.splitlines() for part in line.split("…")]
+    return bool(re.search(".*".join(re.escape(part.strip()) for part in parts), printed, re.DOTALL))
+
+
+def test_the_solution_passes(learner, print_figure):
+    learner.put(learner.exercise.folder / "solution")
+    started = time.monotonic()
+    assert learner.check(0).startswith(f"PASSED {learner.exercise.name}")
+    print_figure(f"check of {learner.exercise.number}: {time.monotonic() - started:.1f} s")
+    assert processes.marked(checking.MARK) == []
+
+
+def test_the_solution_passes_with_one_core_busy_and_leaves_everything_as_it_was(learner, print_figure, until):
+    before = what_is_there(learner.workshop)
+    learner.put(learner.exercise.folder / "solution")
+    started = time.monotonic()
+    with busy_core():
+        assert learner.check(0).startswith(f"PASSED {learner.exercise.name}")
+    print_figure(f"check of {learner.exercise.number}, one core busy: {time.monotonic() - started:.1f} s")
+    until(lambda: what_is_there(learner.workshop) == before, 10, f"{before} again: {what_is_there(learner.workshop)}")
+
+
+@contextmanager
+def busy_core():
+    process = subprocess.Popen(["python3", "-c", BUSY])
+    yield
+    process.kill()
+    process.wait()
