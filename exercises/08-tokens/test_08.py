@@ -1,13 +1,14 @@
 """The check: the learner's tokens.py runs as a version of the tokens service, and people sign in and out."""
 
+import re
 import time
 
 import jwt
 import pytest
-import requests
 from sqlalchemy import create_engine, text
 
 from workshop import secrets
+from workshop.probe import session
 from workshop.sidecar import Instance
 from workshop.verdict import Hop, Wrong
 from workshop.waiting import wait_until
@@ -16,6 +17,8 @@ HOUR = 60 * 60
 CLAIMS = ["exp", "iat", "jti", "user_id"]
 # What changes nothing, and needs a good token: the first is answered with 400 then.
 ASKS = {"tokens": ("DELETE", "/api/tokens?all=malformed"), "monolith": ("GET", "/api/messages?limit=1")}
+# In a log, so that a traceback shows the learner's own lines.
+FRAMES_OF_LIBRARIES = re.compile(r'(?m)^  File ".*/site-packages/.*\n(    .*\n)+')
 ANSWERED_WITHIN = 10  # seconds: longer than the load balancer lets any request take
 # The monolith fetches the list every second, 2 s are promised. Here with room for a machine that is busy.
 EVERYWHERE_WITHIN = 5  # seconds
@@ -43,8 +46,7 @@ class Check:
         self.stage = stage
         self.sizes = {service: len(stage.instances(service)) for service in ASKS}
         self.key = secrets.secret("JWT_SECRET_KEY")
-        self.http = requests.Session()
-        self.http.trust_env = False
+        self.http = session()
         self.the_list = f"curl -s {stage.internal_url}/internal/tokens/revocations"
 
     def users_is_asked_for_the_password(self, person):
@@ -195,15 +197,16 @@ class Check:
 
     def expect(self, condition, sentence, *, seen, expected, hop=Hop.SERVICE, show="./workshop logs tokens"):
         if not condition:
-            raise Wrong(sentence, hop=hop, seen=seen, expected=expected, show=show, log=self.stage.log("tokens"))
+            log = FRAMES_OF_LIBRARIES.sub("", self.stage.log("tokens", 100))
+            raise Wrong(sentence, hop=hop, seen=seen, expected=expected, show=show, log=log)
 
     def ask(self, method, path, **options):
         """Return the answer; one that is not tokens' own, or an exception behind it, ends the check."""
         answer = self.http.request(method, self.stage.url + path, timeout=ANSWERED_WITHIN, **options)
         self.expect(
             answer.status_code < 500,
-            f"{method} {path} fails: no client can do anything about that.",
-            seen=f"{answer.status_code}",
+            f"{method} {path} fails in the service: what has happened stands in its log.",
+            seen=f"{answer.status_code} {answer.text.strip():.100}",
             expected="an answer, or a refusal with a reason",
         )
         return answer

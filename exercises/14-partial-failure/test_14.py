@@ -175,7 +175,7 @@ def test_no_answer_is_waited_for_once_and_not_for_long(caller, refusals):
         raise Wrong(
             "A service that does not answer holds up who calls it, and who calls that one, and so on.",
             hop=Hop.CODE,
-            seen=f"still waiting after {PATIENCE} s, {connections(silent)} requests sent",
+            seen=f"still waiting after {PATIENCE} s; requests sent: {connections(silent)}",
             expected="Unavailable after READ_TIMEOUT, and one request: waiting twice would be too long",
             show=SEND,
         )
