@@ -142,7 +142,7 @@ class System:
 
     def keys(self, prefix: str = "/") -> dict[str, str]:
         """Return all keys of the registry that begin with `prefix`, and their values."""
-        return {key: value for key, value in self.etcd.keys().items() if key.startswith(prefix)}
+        return {key: value for key, value in self.etcd.entries().items() if key.startswith(prefix)}
 
     def user(self, nickname: str | None = None) -> Person:
         """Register somebody."""

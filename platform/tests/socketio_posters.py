@@ -1,7 +1,8 @@
 """Twenty people who post through Socket.IO, as the page does: with a key for each message, and again if need be.
 
 Prints "ready" when all are connected; at the end of its input a line for each message: its source, its id or what it
-was refused with, how often it was sent until it was acknowledged, and how long the last time took, in seconds.
+was refused with, how often it was sent until it was acknowledged, when that was the last time, on the monotonic clock,
+and how long it took then, both in seconds.
 """
 
 import itertools
@@ -29,8 +30,8 @@ def main() -> None:
             if is_over.wait(max(0.0, started + number * EVERY - time.monotonic())):
                 return
             source = f"{name} {number}"
-            acknowledgement, times, took = insist(client, token, source)
-            lines.append(f"{source}\t{acknowledgement.get('id', acknowledgement)}\t{times}\t{took:.3f}")
+            acknowledgement, times, at, took = insist(client, token, source)
+            lines.append(f"{source}\t{acknowledgement.get('id', acknowledgement)}\t{times}\t{at:.3f}\t{took:.3f}")
 
     people = []
     for _ in range(PEOPLE):
@@ -49,14 +50,14 @@ def main() -> None:
     print("\n".join(lines), flush=True)
 
 
-def insist(client: socketio.Client, token: str, source: str) -> tuple[dict, int, float]:
+def insist(client: socketio.Client, token: str, source: str) -> tuple[dict, int, float, float]:
     """Send a message until it is acknowledged, always with the same key."""
     key = secrets.token_hex(8)
     for times in itertools.count(1):
         started = time.monotonic()
         try:
             answer = client.call("post_message", ({"source": source}, token, key), timeout=ACKNOWLEDGED_WITHIN)
-            return answer, times, time.monotonic() - started
+            return answer, times, started, time.monotonic() - started
         except SocketIOError:
             time.sleep(0.05)  # it is connecting again
 

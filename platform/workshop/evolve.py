@@ -17,7 +17,6 @@ How rows move to another service, with nobody noticing but a few writes that tak
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from workshop.errors import WorkshopError
 from workshop.evolution import Evolution, Rows, Step
 from workshop.haproxy import Runtime
 from workshop.lifecycle import Progress
-from workshop.registry import Backend, Registry
+from workshop.registry import Registry
 from workshop.routing import Hold
 from workshop.stage import Service, Stage
 from workshop.state import Up
@@ -119,8 +118,7 @@ def _announce(registry: Registry, services: dict[str, Service]) -> None:
     """Have the load balancer know all services of the way: it is reloaded for these, and not for their instances."""
     known = registry.snapshot().services
     for name in services.keys() - known.keys():
-        service = services[name]
-        registry.announce(Backend(name, service.routes, service.balance, service.sticky))
+        registry.announce(services[name].backend())
     routing.wait_until_known(services)
 
 
@@ -148,7 +146,7 @@ def _tidy(way: Evolution, reached: Stage, registry: Registry) -> None:
 def _start(declared: Stage, up: Up, name: str, say: Progress) -> None:
     """Have the instances and the workers of a service; those that are there already count."""
     service, owners = declared.service(name), operations.affected(declared, name)
-    _add_settings(up, service)
+    up.settings = service.chosen_settings() | up.settings
     up.versions[name] = builds.build(service)
     up.counts |= {owner: up.counts.get(owner) or declared.program(owner).instances for owner in owners}
     up.save()
@@ -161,14 +159,9 @@ def _start(declared: Stage, up: Up, name: str, say: Progress) -> None:
 def _roll(declared: Stage, up: Up, name: str, say: Progress) -> None:
     """Replace the service's instances by those of the build that it has in that stage."""
     service = declared.service(name)
-    _add_settings(up, service)
+    up.settings = service.chosen_settings() | up.settings
     rollout.upgrade(declared, up, name, None, allow_breaking=False, say=say)
     up.versions[name] = builds.build(service)
-
-
-def _add_settings(up: Up, service: Service) -> None:
-    known = {name: os.environ.get(name, default) for name, default in service.settings.items()}
-    up.settings = known | up.settings
 
 
 def _retire(declared: Stage, up: Up, name: str, say: Progress) -> None:
@@ -267,7 +260,7 @@ def _hand_over(source: Engine, target: Engine, move: Move, registry: Registry, s
                     records.copy_rest(ours, theirs, rows)
             else:
                 records.leave_no_work(theirs, rows)
-        took = time.time() - hold.since
+    took = time.time() - hold.since  # until they have been let go
     if failure:
         raise failure
     say(f"the last {rest} rows copied; writes were held for {1000 * took:.0f} ms")

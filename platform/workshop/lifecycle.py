@@ -1,7 +1,6 @@
 """Bringing a stage up and down: nothing is left half running, and every command works after an interrupted one."""
 
 import contextlib
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Collection
@@ -69,8 +68,7 @@ def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progres
         )
     if left:
         stage, db = evolution.current(left), left.db
-    defaults = {name: value for service in stage.services.values() for name, value in service.settings.items()}
-    settings = {name: os.environ.get(name, default) for name, default in defaults.items()}
+    settings = {name: value for s in stage.services.values() for name, value in s.chosen_settings().items()}
     counts = {name: program.instances for name, program in (stage.services | stage.workers).items()}
     db = db or DB
     if db == "sqlite":
@@ -134,7 +132,7 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
-    announced = {s.name: registry.Backend(s.name, s.routes, s.balance, s.sticky) for s in stage.services.values()}
+    announced = {service.name: service.backend() for service in stage.services.values()}
     balancer.seed(announced, new.routes, new.ports, paths.HAPROXY)
     supervisor.start()
     own = stores.programs(stage, new) + programs.platform()

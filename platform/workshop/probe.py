@@ -49,6 +49,7 @@ class Answer:
     instance: str | None
     failure: str | None  # None: it was answered as it should be
     is_cut_off: bool = False  # it failed after its answer had begun: nobody can take that back and ask another one
+    request_id: str | None = None  # by which the logs know it
 
 
 @dataclass
@@ -186,17 +187,18 @@ class Probe:
 
     def _send(self, http: requests.Session, method: str, expected: int, **options) -> requests.Response | None:
         """Send one request and enter it; return the answer if it is the expected one."""
-        start, response, instance, failure, is_cut_off = time.monotonic(), None, None, None, False
+        start, response, instance, request_id, failure, is_cut_off = time.monotonic(), None, None, None, None, False
         try:
             # stream: it returns when the headers are there; the body is read when it is asked for.
             response = http.request(method, f"{self.url}/api/messages", timeout=TIMEOUT, stream=True, **options)
-            instance, text = response.headers.get("X-Served-By"), response.text
+            instance, request_id = response.headers.get("X-Served-By"), response.headers.get("X-Request-ID")
+            text = response.text
             if response.status_code != expected:
                 failure = f"{response.status_code} {text[:120]}"
         except requests.RequestException as error:
             failure, is_cut_off = f"{type(error).__name__}: {error}"[:160], response is not None
-        took = time.monotonic() - start
-        self.ledger.answers.append(Answer(method, start - self.started, took, instance, failure, is_cut_off))
+        at, took = start - self.started, time.monotonic() - start
+        self.ledger.answers.append(Answer(method, at, took, instance, failure, is_cut_off, request_id))
         return None if failure else response
 
     def _count_stored(self) -> None:

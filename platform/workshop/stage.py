@@ -1,6 +1,7 @@
 """stage.toml: what a stage consists of. The platform knows nothing about the application beyond this file."""
 
 import dataclasses
+import os
 import re
 import tomllib
 from collections.abc import Collection, Iterable
@@ -43,6 +44,14 @@ class Service:
     settings: dict[str, str] = field(default_factory=dict)  # environment variables with their defaults
     npm: dict[str, str] = field(default_factory=dict)  # file in the build → file in node_modules
     shared: dict[str, Path] = field(default_factory=dict)  # place in the build → folder that stands there, too
+
+    def backend(self) -> registry.Backend:
+        """Return the service as the load balancer sees it, without an instance yet."""
+        return registry.Backend(self.name, self.routes, self.balance, self.sticky)
+
+    def chosen_settings(self) -> dict[str, str]:
+        """Return each setting as the environment has it, or by default."""
+        return {name: os.environ.get(name, default) for name, default in self.settings.items()}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import logging
 import os
 import sqlite3
+import threading
 import time
 from contextlib import contextmanager
 
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 # How long a writer waits for its turn. Less than the load balancer's patience of 5 s, so the user is told why.
 LOCK_WAIT = 4
 LOCK_POLL = 0.002  # a transaction takes about a millisecond
+# Whose turn it is, in this process, to ask for SQLite's write lock. If all who wait asked, they would take the time
+# that the one who has it needs, and luck would say who is next.
+turn = threading.Lock()
 BUSY = "The database is busy or away. Please try again in a moment."
 FULL = "The disk of the database is full. Nothing can be stored until there is room again."
 DAMAGED = "The database is damaged. It has to be restored."
@@ -140,6 +144,7 @@ def begin_sqlite(connection):
 def begin_immediate(connection, deadline):
     """Take the write lock, waiting in Python: SQLite's own wait would stop every other request of this process."""
     connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    is_ours = turn.acquire(timeout=max(0, deadline - time.monotonic()))
     try:
         while True:
             try:
@@ -150,6 +155,8 @@ def begin_immediate(connection, deadline):
                     raise
             time.sleep(LOCK_POLL)
     finally:
+        if is_ours:
+            turn.release()
         connection.exec_driver_sql("PRAGMA busy_timeout=1000")
 
 

@@ -24,6 +24,7 @@ PARTS = {
     "stage1": (STAGE1,),
     "stage2": (STAGE2[:3], STAGE2[3:]),
     "platform": ((["platform/tests"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
+    "exercises": ((["platform/exercises"],),),
     "contract": (([CONTRACT],), ([CONTRACT, *ON_STAGE1],), ([CONTRACT, *ON_STAGE2],)),
     # What the whole suite leaves out, to be done within 40 minutes.
     "matrix": (
@@ -67,6 +68,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     unit      fast, no servers but Redis: the tests of all stages, and the platform's
     stage0    the monolith's own tests          stage1    those of what is left of it, and of the bridge
     stage2    each service's own tests          platform  real HAProxy, etcd and Redis
+    exercises each with its starter, its wrong answers and its solution, and what a check says of any other code
     contract  the API of the running application, stage by stage
     matrix    what the whole suite leaves out: more of stages, databases and faults (half an hour)
     """

@@ -3,6 +3,7 @@ import threading
 import time
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from common.database import db, write_transaction
@@ -40,6 +41,33 @@ def test_a_writer_waits_for_its_turn(other):
     with write_transaction():
         pass
     timer.join()
+
+
+def test_of_several_writers_only_one_asks_for_the_lock(app, other):
+    asked = []
+
+    @event.listens_for(db.engine, "before_cursor_execute")
+    def note(_connection, _cursor, statement, *_):
+        if statement == "BEGIN IMMEDIATE":
+            asked.append(threading.current_thread())
+
+    def write():
+        with app.app_context(), write_transaction():
+            pass
+
+    other.execute("BEGIN IMMEDIATE")
+    writers = [threading.Thread(target=write) for _ in range(5)]
+    for writer in writers:
+        writer.start()
+    deadline = time.monotonic() + 3  # less than LOCK_WAIT
+    while len(asked) < 50 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    asked_meanwhile = set(asked)
+    other.rollback()
+    for writer in writers:
+        writer.join()
+    assert len(asked_meanwhile) == 1
+    assert set(asked) == set(writers)
 
 
 def test_a_writer_gives_up_in_time_and_readers_go_on(cup, other):

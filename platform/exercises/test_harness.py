@@ -7,33 +7,26 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import copy_of_the_repository
-from tests.test_exercises import git, what_is_there
 
-from workshop import checking, processes
+from exercises.conftest import OUR_OWN, git, left_of_checks, what_is_there
+from workshop import checking
 from workshop.ports import free_port
 
-EXERCISE = Path(__file__).with_name("exercise") / "99-adding"
 DEADLINE = 20 + checking.TEARDOWN + 5  # seconds: that of the exercise, and those to end everything
 
 
-@pytest.fixture(scope="module")
-def classroom():
-    """A copy of the repository with one exercise more, begun, and the stage that it needs."""
-    with copy_of_the_repository() as made:
-        shutil.copytree(EXERCISE, made.repository / "exercises" / EXERCISE.name)
-        for words in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "As it came")):
-            git(made, *words)
-        made.up()
-        made.run("exercise", "start", "99")
-        yield made
+@pytest.fixture(scope="module", autouse=True)
+def begun(classroom):
+    """The stage that the exercise needs is up, and the learner has its files."""
+    classroom.up()
+    classroom.run("exercise", "start", "99")
 
 
 @pytest.fixture
 def file(classroom):
     """The learner's file, with the solution in it."""
-    path = classroom.repository / "work" / EXERCISE.name / "adding.py"
-    shutil.copyfile(EXERCISE / "solution" / "adding.py", path)
+    path = classroom.repository / "work" / OUR_OWN.name / "adding.py"
+    shutil.copyfile(OUR_OWN / "solution" / "adding.py", path)
     return path
 
 
@@ -48,7 +41,11 @@ def add_one(x):
 """
 # What the learner has written, and what the check says of it.
 ANSWERS = {
-    "an endless loop": ("def add_one(x):\n    while True:\n        pass\n", "does not come to an end", "adding.py, line "),
+    "an endless loop": (
+        "def add_one(x):\n    while True:\n        pass\n",
+        "does not come to an end",
+        "adding.py, line ",
+    ),
     "one that cannot be interrupted": (UNSTOPPABLE, "did not end within 20 s", "line 6"),
     "a syntax error": ("def add_one(x:\n    return x\n", "is no valid Python", "line 1"),
     "an exception at import": ("import nothing_of_that_name\n", "ModuleNotFoundError", "line 1"),
@@ -77,7 +74,7 @@ def test_what_a_check_has_started_is_gone_after_it(classroom, file):
     leave = 'import subprocess\nsubprocess.Popen(["sleep", "600"], start_new_session=True)\n'
     file.write_text(leave + file.read_text())
     classroom.run("exercise", "check", "99")
-    assert processes.marked(checking.MARK) == []
+    assert left_of_checks(classroom) == []
 
 
 def test_a_deleted_file_is_named(classroom, file):
@@ -92,7 +89,7 @@ def test_the_interrupt_key_leaves_no_process_and_the_system_as_it_was(classroom,
     time.sleep(after)  # whatever it does then
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE)
-    assert processes.marked(checking.MARK) == []
+    assert left_of_checks(classroom) == []
     until(lambda: what_is_there(classroom) == before, 10, f"{before} again: {what_is_there(classroom)}")
 
 
@@ -120,7 +117,7 @@ def test_hints_come_one_at_a_time_and_the_solution_when_it_is_confirmed_or_earne
     assert "hints 1 to 2" in classroom.run("exercise", "hint", "99", "3", expect=1).stderr
     assert "return x + 1" in classroom.run("exercise", "solution", "99", "--yes").stdout
     classroom.popen("exercise", "solution", "99", stdin=subprocess.DEVNULL).communicate()
-    shutil.copyfile(EXERCISE / "solution" / "adding.py", file)
+    shutil.copyfile(OUR_OWN / "solution" / "adding.py", file)
     classroom.run("exercise", "check", "99")
     assert "return x + 1" in classroom.run("exercise", "solution", "99").stdout
     assert "passed" in classroom.run("exercises").stdout

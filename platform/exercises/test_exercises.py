@@ -8,24 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import copy_of_the_repository
 
-from workshop import checking, exercises, processes
-from workshop.registry import Registry
+from exercises.conftest import git, left_of_checks, what_is_there
+from workshop import exercises
 
 EXERCISES = exercises.all_of_them()
 JUMP = 25  # seconds within which everything is as it is to be before an exercise
-BUSY = "while True: pass"
-
-
-@pytest.fixture(scope="module")
-def classroom():
-    """A copy of the repository, of which git knows every file."""
-    with copy_of_the_repository() as made:
-        git(made, "init", "--quiet")
-        git(made, "add", "--all")
-        git(made, "commit", "--quiet", "--message", "As it came")
-        yield made
 
 
 @pytest.fixture(scope="module", params=EXERCISES, ids=lambda exercise: exercise.folder.name)
@@ -56,24 +44,6 @@ class Desk:
 
     def check(self, expect: int) -> str:
         return self.workshop.run("exercise", "check", self.exercise.number, expect=expect).stdout
-
-
-def git(workshop, *words: str) -> str:
-    identity = ("-c", "user.name=learner", "-c", "user.email=learner@localhost")
-    command = ["git", "-C", workshop.repository, *identity, *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def what_is_there(workshop) -> dict:
-    """Return all that a check has to leave as it was."""
-    status = workshop.status()
-    registry = next(store["address"] for store in status["stores"] if store["name"] == "registry")
-    return {
-        "tree": git(workshop, "status", "--porcelain"),
-        "services": [(s["name"], s["routes"], s["version"], len(s["instances"])) for s in status["services"]],
-        "registry": sorted(key for key in Registry(registry).entries() if not re.search("/(upstream|drained)/", key)),
-        "processes": len(workshop.processes()),
-    }
 
 
 def test_a_jump_is_quick_and_gives_the_starter_in_a_clean_tree(exercise, learner, print_figure):
@@ -122,7 +92,7 @@ def test_the_solution_passes(learner, print_figure):
     started = time.monotonic()
     assert learner.check(0).startswith(f"PASSED {learner.exercise.name}")
     print_figure(f"check of {learner.exercise.number}: {time.monotonic() - started:.1f} s")
-    assert processes.marked(checking.MARK) == []
+    assert left_of_checks(learner.workshop) == []
 
 
 def test_the_solution_passes_with_one_core_busy_and_leaves_everything_as_it_was(learner, print_figure, until):
@@ -137,7 +107,7 @@ def test_the_solution_passes_with_one_core_busy_and_leaves_everything_as_it_was(
 
 @contextmanager
 def busy_core():
-    process = subprocess.Popen(["python3", "-c", BUSY])
+    process = subprocess.Popen(["python3", "-c", "while True: pass"])
     yield
     process.kill()
     process.wait()

@@ -1,0 +1,49 @@
+"""A classroom: a copy of the repository in which learners work, and what has to be there after each check."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import copy_of_the_repository
+
+from workshop import checking, processes
+from workshop.registry import Registry
+
+OUR_OWN = Path(__file__).with_name("99-adding")  # an exercise for the tests of the harness
+
+
+@pytest.fixture(scope="module")
+def classroom():
+    """A copy of the repository with one exercise more, of which git knows every file."""
+    with copy_of_the_repository() as made:
+        shutil.copytree(OUR_OWN, made.repository / "exercises" / OUR_OWN.name)
+        git(made, "init", "--quiet")
+        git(made, "add", "--all")
+        git(made, "commit", "--quiet", "--message", "As it came")
+        yield made
+
+
+def git(workshop, *words: str) -> str:
+    identity = ("-c", "user.name=learner", "-c", "user.email=learner@localhost")
+    command = ["git", "-C", workshop.repository, *identity, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def what_is_there(workshop) -> dict:
+    """Return all that a check has to leave as it was."""
+    status = workshop.status()
+    registry = next(store["address"] for store in status["stores"] if store["name"] == "registry")
+    return {
+        "tree": git(workshop, "status", "--porcelain"),
+        "services": [(s["name"], s["routes"], s["version"], len(s["instances"])) for s in status["services"]],
+        "registry": sorted(key for key in Registry(registry).entries() if not re.search("/(upstream|drained)/", key)),
+        "processes": len(workshop.processes()),
+    }
+
+
+def left_of_checks(workshop) -> list[str]:
+    """Return the processes that checks in this classroom have started, and their programs, and that still run."""
+    ours = processes.marked("WORKSHOP_RUN_DIR", str(workshop.run_folder))
+    return [str(process) for process in ours if checking.MARK in process.environ()]
