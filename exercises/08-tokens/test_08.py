@@ -206,7 +206,7 @@ class Check:
         self.expect(
             answer.status_code < 500,
             f"{method} {path} fails in the service: what has happened stands in its log.",
-            seen=f"{answer.status_code} {answer.text.strip():.100}",
+            seen=f"{answer.status_code} {answer.text.strip():.60}",
             expected="an answer, or a refusal with a reason",
         )
         return answer
