@@ -7,8 +7,6 @@
 What the other service refuses is refused here, in its words; what it can't answer at all is 503.
 """
 
-# ruff: noqa: F401 (what is imported here, the finished file uses)
-
 import logging
 import time
 from collections import defaultdict
