@@ -5,6 +5,7 @@ nothing is moved until these have no clients left but WebSockets, which belong t
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Collection, Iterator
 
@@ -37,12 +38,18 @@ def route(up: Up, prefix: str, service: str, say: Progress) -> None:
     snapshot = registry.snapshot()
     refuse_who_does_not_serve(snapshot, prefix, service)
     settle(say)
-    if owner(snapshot.locations(), prefix) == service and not up.is_on_the_way:
-        registry.remove_route(prefix)  # it is what the services say themselves
+    if owner_without_route(snapshot, prefix) == service and not up.is_on_the_way:
+        registry.remove_route(prefix)
     else:
         registry.set_route(prefix, service)
     wait_until_in_force({prefix: service})
     say(f"{prefix} is answered by {service}")
+
+
+def owner_without_route(snapshot: Snapshot, prefix: str) -> str | None:
+    """Return who would answer a prefix if there were no route for it, only the others, and what services say."""
+    others = {prefixes: name for prefixes, name in snapshot.routes.items() if prefixes != prefix}
+    return owner(dataclasses.replace(snapshot, routes=others).table(), prefix)
 
 
 def refuse_what_has_rows(up: Up, prefix: str) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 
@@ -22,20 +23,22 @@ def test_there_are_sixteen_in_four_parts():
 
 @each
 def test_an_exercise_is_complete(exercise):
-    folders = [exercise.folder / name for name in ("starter", "solution")]
-    for folder in folders:
-        files = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-        assert files == sorted(exercise.files)
+    starter, solution = (files_in(exercise.folder / name) for name in ("starter", "solution"))
+    assert starter == solution
+    assert set(exercise.files) <= starter
     assert len(exercise.hints()) >= 3
     wrong = [answer for answer in (exercise.folder / "wrong").iterdir() if answer.is_dir()]
     assert len(wrong) >= 2
     for answer in wrong:
         first, *_ = (answer / "expected.txt").read_text().splitlines()
         assert first.startswith(f"WRONG {exercise.name}: ")
-        changed = [path for path in answer.rglob("*") if path.is_file() and path.name != "expected.txt"]
+        changed = files_in(answer) - {"expected.txt"}
         assert changed
-        for path in changed:
-            assert str(path.relative_to(answer)) in exercise.files
+        assert changed <= set(exercise.files)
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 @each
