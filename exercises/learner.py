@@ -35,11 +35,8 @@ class Learner:
 
     def text(self, name: str) -> str:
         """Return a file. Raises NotYet as long as there is a TODO in it."""
-        text = self.path(name).read_text()
-        for number, line in enumerate(text.splitlines(), 1):
-            if "TODO" in line:
-                raise NotYet(f"there is a TODO left in {name}, line {number}: {line.strip(' #/*')}")
-        return text
+        refuse_todo(self.path(name))
+        return self.path(name).read_text()
 
     def toml(self, name: str) -> dict:
         """Return a file as a table. Raises NotYet as long as there is a TODO in it."""
@@ -119,6 +116,14 @@ class Learner:
         """Return a command as the learner would type it, from the repository's folder."""
         words = [word.replace(sys.executable, ".venv/bin/python") for word in command]
         return "PYTHONPATH=platform " + " ".join(word.replace(f"{paths.REPOSITORY}/", "") for word in words)
+
+
+def refuse_todo(file: Path) -> None:
+    """Raise NotYet, with its text, as long as there is a TODO in a file."""
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if "TODO" in line:
+            left = line[line.index("TODO") :].rstrip('")*/ ')
+            raise NotYet(f"there is one left in {file.name}, line {number}. {left}")
 
 
 class Program:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
-from learner import listening
+from learner import listening, refuse_todo
 
 from workshop import builds, checking, evolution, paths, processes, state, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
@@ -190,16 +190,16 @@ class System:
         """
         declared = evolution.current(self.up).service(service)
         for file in files.values():
-            for number, line in enumerate(file.read_text().splitlines(), 1):
-                if "TODO" in line:
-                    raise NotYet(f"there is a TODO left in {file.name}, line {number}: {line.strip(' #/*')}")
+            refuse_todo(file)
         with tempfile.TemporaryDirectory(prefix="build-") as folder:
             copy = Path(folder, service)
             shutil.copytree(declared.folder, copy)
+            for place, shared in declared.shared.items():
+                shutil.copytree(shared, copy / place)
             for inside, file in files.items():
                 (copy / inside).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy / inside)
-            return builds.build(dataclasses.replace(declared, folder=copy))
+            return builds.build(dataclasses.replace(declared, folder=copy, shared={}))
 
     @contextlib.contextmanager
     def deployed(self, service: str, files: dict[str, Path]) -> Iterator[str]:
