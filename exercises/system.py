@@ -242,26 +242,28 @@ class System:
             | (environment or {})
         )
         names = [f"{name}_v1_{secrets.token_hex(2)}" for _ in range(instances)]
+        log, sidecars = supervisor.log_file(name), []
         with tempfile.TemporaryDirectory(prefix="join-") as scratch, contextlib.ExitStack() as stack:
-            log = stack.enter_context(open(Path(scratch, "log"), "w+"))
+            stack.callback(log.unlink)
+            printed = stack.enter_context(open(log, "w"))
             stack.callback(self._forget, name)
-            sidecars = []
+            stack.callback(_end, sidecars)
             for one in names:
                 file = Path(scratch, f"{one}.json")
                 Instance(
                     one, name, routes, balance, list(sticky), command, str(folder), told, registry=self.registry
                 ).save(file)
-                sidecar = subprocess.Popen(
-                    [sys.executable, "-m", "workshop.sidecar", str(file)],
-                    env=told | processes.platform_environment(),
-                    stdout=log,
-                    stderr=log,
+                sidecars.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "workshop.sidecar", str(file)],
+                        env=told | processes.platform_environment(),
+                        stdout=printed,
+                        stderr=printed,
+                    )
                 )
-                sidecars.append(sidecar)
-                stack.callback(_end, sidecar)
             wait_until(lambda: self._serves(name, names, routes) or _has_ended(sidecars), JOIN_TIMEOUT)
             if not self._serves(name, names, routes):
-                raise _did_not_join(name, sidecars, Path(scratch, "log").read_text(errors="replace"))
+                raise _did_not_join(name, command, sidecars, log.read_text(errors="replace"))
             yield names
 
     def _serves(self, name: str, names: list[str], routes: list[str]) -> bool:
@@ -291,33 +293,42 @@ def _has_ended(sidecars: list[subprocess.Popen]) -> bool:
     return any(sidecar.poll() is not None for sidecar in sidecars)
 
 
-def _end(sidecar: subprocess.Popen) -> None:
-    sidecar.terminate()
-    try:
-        sidecar.wait(LEAVE_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        sidecar.kill()
-        sidecar.wait()
+def _end(sidecars: list[subprocess.Popen]) -> None:
+    for sidecar in sidecars:
+        sidecar.terminate()
+    for sidecar in sidecars:
+        try:
+            sidecar.wait(LEAVE_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            sidecar.kill()
+            sidecar.wait()
 
 
-def _did_not_join(name: str, sidecars: list[subprocess.Popen], log: str) -> NotYet | Wrong:
-    """Say why a service is not in rotation: it has ended, or listens elsewhere, or does not answer."""
+def _did_not_join(name: str, command: list[str], sidecars: list[subprocess.Popen], log: str) -> NotYet | Wrong:
+    """Say why a service is not in rotation: it has ended, listens elsewhere, does not answer, or is not let in."""
     if found := re.search(r"(?m)^NotImplementedError: (.*)$", log):
         return NotYet(found[1])
-    command = re.search(rf"{name}_v1_\w+: (.+)", log)  # what its sidecar has written first
-    given = re.search(r":(\d+)", log)
+    if "registered at" in log and not _has_ended(sidecars):
+        return Wrong(
+            f"{name} is registered, and the load balancer does not take it into rotation.",
+            hop=Hop.BALANCER,
+            seen="no server of it that is UP",
+            expected="one for each instance",
+            show="./workshop logs balancer",
+            log=log,
+        )
     elsewhere = sorted({address for sidecar in sidecars for address in listening(sidecar.pid)})
     if _has_ended(sidecars):
         seen = "its process ended at its start"
     elif elsewhere:
         seen = f"it listens on {', '.join(elsewhere)}"
     else:
-        seen = f"nothing answered GET /healthz within {JOIN_TIMEOUT} s" + (f" on port {given[1]}" if given else "")
+        seen = f"nothing answered GET /healthz within {JOIN_TIMEOUT} s"
     return Wrong(
         f"{name} does not come into rotation.",
         hop=Hop.SERVICE,
         seen=seen,
         expected="a program that listens on 127.0.0.1:$PORT and answers GET /healthz with 200",
-        show=f"PORT=5999 {command[1]}   and, beside it, curl -i http://127.0.0.1:5999/healthz" if command else "",
+        show=f"export PORT=5999; {' '.join(command)}   and, beside it, curl -i http://127.0.0.1:5999/healthz",
         log=log,
     )

@@ -72,6 +72,16 @@ def test_a_new_instance_serves_soon_after_it_is_registered(
     assert max(times) < 250
 
 
+def test_an_instance_joins_whatever_the_balance(load_balancer, service_registry, start_sidecar, until):
+    start_sidecar("tiny_v1_aaaa")
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
+    address = service_registry.snapshot().services["tiny"].upstreams["tiny_v1_aaaa"]
+    for balance in BALANCE:
+        service_registry.register(Backend(balance, [f"/{balance}"], balance, upstreams={"one": address}), "one")
+    for balance in BALANCE:
+        until(lambda balance=balance: load_balancer.served_by(f"/{balance}") == "one", 5, balance)
+
+
 def test_a_hostile_registry_changes_nothing(load_balancer, service_registry, start_sidecar, until):
     start_sidecar()
     until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")

@@ -38,7 +38,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 PREFIX = re.compile(r"/[A-Za-z0-9._~/-]{0,127}")
 # HAProxy's configuration has sections, and its statistics rows, of these names already.
 RESERVED = {"public", "internal", "statistics", "no_route", "FRONTEND", "BACKEND"}
-BALANCE = ("roundrobin", "leastconn", "source", "static-rr", "first", "random")
+BALANCE = ("roundrobin", "leastconn", "source", "first", "random")  # those that servers can join at run time
 UPSTREAM = re.compile(r"(?P<host>[0-9.]{7,15}):(?P<port>[0-9]{1,5})(?: weight (?P<weight>[0-9]{1,3}))?")
 
 log = logging.getLogger(__name__)
