@@ -7,7 +7,7 @@ import time
 
 import requests
 
-from workshop.registry import TTL, Backend, Upstream
+from workshop.registry import BALANCE, TTL, Backend, Upstream
 
 
 def test_a_path_that_nobody_answers_gets_a_json_error_with_the_request_id(load_balancer):
