@@ -329,6 +329,6 @@ def _did_not_join(name: str, command: list[str], sidecars: list[subprocess.Popen
         hop=Hop.SERVICE,
         seen=seen,
         expected="a program that listens on 127.0.0.1:$PORT and answers GET /healthz with 200",
-        show=f"export PORT=5999; {' '.join(command)}   and, beside it, curl -i http://127.0.0.1:5999/healthz",
+        show=f"export PORT=5999; {' '.join(command)}\ncurl -i http://127.0.0.1:5999/healthz   # in another terminal",
         log=log,
     )

@@ -89,7 +89,7 @@ def refuse_without_files(exercise: Exercise) -> None:
                 hop=Hop.CODE,
                 seen=f"{file.stat().st_size} bytes" if file.is_file() else "no such file",
                 expected="the starter's file, with your lines in it",
-                show=f"./workshop exercise reset {exercise.number}   (begins anew, and keeps what there is)",
+                show=f"./workshop exercise reset {exercise.number}   # begins anew, and keeps what there is",
             )
 
 
