@@ -121,11 +121,13 @@ def test_notes_move_while_people_write(learner, pair, monkeypatch):
     move(learner, pair, monkeypatch, "board", "notes")
 
 
+@pytest.mark.timeout(45)
 def test_and_back(learner, pair, monkeypatch):
     """Now the target has most of the rows already, and some old ones."""
     move(learner, pair, monkeypatch, "notes", "board")
 
 
+@pytest.mark.timeout(45)
 def test_when_notes_differ_nothing_has_moved(learner, pair, monkeypatch):
     for event in ("INSERT", "UPDATE"):  # a store that does not keep what it is given, however it is copied
         execute(NOTES, CUT.format(event))
