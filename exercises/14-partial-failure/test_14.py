@@ -281,6 +281,22 @@ def test_the_circuit_opens_lets_one_call_through_and_closes_again(learner, outco
     )
 
 
+def test_an_open_circuit_lets_one_call_through_whoever_else_calls_meanwhile(learner):
+    module = learner.load("services.py")
+    circuit = module.Circuit()
+    for _ in range(module.OPEN_AFTER):
+        circuit.count_failure()
+    wait_until(circuit.lets_through, SOON)
+    expect(
+        not circuit.lets_through(),
+        "An open circuit lets one call after the other through, until the first has failed: all wait for the time-out.",
+        hop=Hop.CODE,
+        seen="a second call is let through, while nobody knows what came of the first",
+        expected="one, and for OPEN_FOR no other",
+        show=CIRCUIT,
+    )
+
+
 @pytest.mark.timeout(60)
 def test_users_is_away_and_the_chat_goes_on(learner, stage):
     ann = stage.user()
