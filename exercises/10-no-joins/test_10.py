@@ -88,17 +88,22 @@ def application(digest, url: str):
 
 def entries(digest, url: str) -> list[dict]:
     """Return the entries of a digest; an exception of the learner's code comes through."""
-    with application(digest, url).test_request_context(f"{ROUTE}?limit={LIMIT}"):
+    app = application(digest, url)
+    with app.test_request_context(f"{ROUTE}?limit={LIMIT}"):
         answer = digest.index()
+        try:
+            shown = app.make_response(answer).get_json(silent=True)  # of a dictionary, or of jsonify's
+        except TypeError:
+            shown = None  # nothing that Flask could answer with
     expect(
-        isinstance(answer, dict) and isinstance(answer.get("messages"), list),
+        isinstance(shown, dict) and isinstance(shown.get("messages"), list),
         "index() does not return what a digest is: nobody who asks for one could read it.",
         hop=Hop.CODE,
         seen=repr(answer)[:200],
         expected='{"messages": [entry, …]}',
         show=f"grep -n -A 5 'def index' work/10-no-joins/{FILE}",
     )
-    return answer["messages"]
+    return shown["messages"]
 
 
 def test_an_entry_has_the_nickname_of_its_author(digest):
@@ -247,10 +252,13 @@ def test_while_users_is_away_the_messages_are_shown_without_names(digest, stage,
 def test_while_messages_is_away_nobody_is_told_that_nothing_was_said(digest, stage):
     with stage.stopped("messages"):
         answer = application(digest, stage.internal_url).test_client().get(ROUTE)
+    is_lie = answer.status_code == 200
     expect(
         answer.status_code == 503,
         "Messages is away, and the digest says that nobody has said anything. "
-        "Without names it is a digest, without messages it is a lie.",
+        "Without names it is a digest, without messages it is a lie."
+        if is_lie
+        else "Messages is away, and who asks is not told that a service is missing, and that it helps to try again.",
         hop=Hop.SERVICE,
         seen=f"GET {ROUTE}: {answer.status_code} {answer.text[:160]}",
         expected="503, as services.call has it with Unavailable, if nobody catches that",

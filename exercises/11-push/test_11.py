@@ -11,6 +11,7 @@ from workshop import paths
 from workshop.ports import HOST, free_port
 from workshop.probe import TIMEOUT, session
 from workshop.sidecar import Instance
+from workshop.stage import BALANCE
 from workshop.verdict import Hop, Wrong, expect
 from workshop.waiting import wait_until
 
@@ -54,14 +55,19 @@ class Ear(threading.Thread):
 
     def __init__(self, queue):
         super().__init__(daemon=True)  # a listener that does its work never ends
-        self.queue, self.pubsub = queue, queue.redis.pubsub
-        self.tries, self.heard, self.error = 0, [], None
-        queue.redis.pubsub = self.count
+        self.queue, self.tries, self.heard, self.error = queue, 0, [], None
+        self.count_tries(queue.redis.connection_pool)
         self.start()
 
-    def count(self, **options):
-        self.tries += 1
-        return self.pubsub(**options)
+    def count_tries(ear, pool) -> None:
+        """Count how often a connection to Redis is made, or tried to be made."""
+
+        class Counted(pool.connection_class):
+            def connect(self):
+                ear.tries += 1
+                super().connect()
+
+        pool.connection_class = Counted
 
     def run(self) -> None:
         try:
@@ -236,7 +242,7 @@ def test_listening_goes_on_when_redis_was_away(push, queue_server):
         wait_until(hears, BACK_WITHIN) and not ear.error,
         f"Redis is back, and after {BACK_WITHIN} s nothing comes through the channel.",
         hop=Hop.QUEUE,
-        seen=f"{ear.tries - tries} tries to subscribe, {ear.error or 'nothing heard'}",
+        seen=f"{ear.tries - tries} tries to connect, {ear.error or 'nothing heard'}",
         expected="what is published after a second or two",
         show=show,
     )
@@ -248,6 +254,14 @@ def test_the_load_balancer_does_not_go_by_address(learner):
         balance not in ("source", "first"),
         "All clients from one address would be held by one instance: a class room behind one router, or a company, "
         "would never use the other. Balance freely, and keep each session where it was opened.",
+        hop=Hop.BALANCER,
+        seen=f'balance = "{balance}"',
+        expected='balance = "roundrobin", or "leastconn"',
+        show=f"cat {FOLDER}/service.toml",
+    )
+    expect(
+        balance in BALANCE,
+        "The platform would refuse this entry of stage.toml: it does not know such a balance.",
         hop=Hop.BALANCER,
         seen=f'balance = "{balance}"',
         expected='balance = "roundrobin", or "leastconn"',

@@ -8,9 +8,11 @@ from fleet import Fleet
 from workshop.errors import WorkshopError
 from workshop.paths import REPOSITORY
 from workshop.verdict import Hop, Wrong, expect
+from workshop.waiting import wait_until
 
 SERVICE = "messages"
 CODE = "parley/__init__.py"
+SOON = 5  # seconds: longer than any request takes, for which a drain waits
 ANOTHER = "\n# Another version, made by the check of exercise 12.\n"
 CRASHES = "\nraise RuntimeError('this version crashes at its start')\n"
 
@@ -62,7 +64,7 @@ class GuardedFleet(Fleet):
             "hop": Hop.BALANCER,
             "seen": ", ".join(ours),
             "expected": expected,
-            "show": "./workshop status --watch      (in another terminal, during the roll)",
+            "show": "./workshop status --watch      # in another terminal, during the roll",
         }
 
 
@@ -89,8 +91,11 @@ def roll(learner, fleet: GuardedFleet, version: str) -> None:
 
 
 def expect_whole(fleet: GuardedFleet, version: str, sentence: str) -> None:
-    found = sorted((i.version, i.state) for i in fleet.instances())
-    expect(found == [(version, "UP")] * fleet.wanted, sentence, **fleet.seen(f"{fleet.wanted} × {version}, all UP"))
+    def is_whole() -> bool:
+        return sorted((i.version, i.state) for i in fleet.instances()) == [(version, "UP")] * fleet.wanted
+
+    whole = wait_until(is_whole, SOON)  # the last one to leave may still be draining
+    expect(whole, sentence, **fleet.seen(f"{fleet.wanted} × {version}, all UP"))
 
 
 def test_leaves_alone_what_is_as_it_is_to_be(learner, fleet):

@@ -94,6 +94,8 @@ def test_waits_until_there_is_evidence(learner):
     unlucky.expect("It decides on 1 failure of the canary, in 3 requests: that happens to a good version, too.", "wait")
     alone = Judged(learner, made_up(300), None)
     alone.expect("It decides although there is nothing to compare with: the others have got no request.", "wait")
+    few = Judged(learner, made_up(300), made_up(30))
+    few.expect("It decides although the others have got 30 requests only: they are compared with, too.", "wait")
 
 
 def test_aborts_what_fails_more_than_the_others(learner):
@@ -111,6 +113,8 @@ def test_aborts_what_fails_more_than_the_others(learner):
 def test_does_not_abort_for_what_all_of_them_have(learner):
     rare = Judged(learner, made_up(400, failed=1), made_up(3600, failed=9))
     rare.expect("It aborts a canary that fails no more often than the others: one in 400.", "promote")
+    chance = Judged(learner, made_up(400, failed=3), made_up(3600, failed=9))
+    chance.expect("It aborts a canary for 2 failures in 400 more than the others have: that may be chance.", "promote")
     outage = Judged(learner, made_up(400, failed=80), made_up(3600, failed=720))
     outage.expect(
         "It aborts a canary when all versions fail a fifth of their requests: what is down is something all need.",
@@ -124,6 +128,8 @@ def test_aborts_what_is_so_slow_that_people_notice(learner):
     slow.expect("It does not abort a canary that is slow: p99 900 ms, where the others have 120.", "abort")
     nobody_notices = Judged(learner, made_up(400, p99=60), made_up(3600, p99=20))
     nobody_notices.expect("It aborts a canary for 40 milliseconds, which nobody notices.", "promote")
+    all_are = Judged(learner, made_up(400, p99=900), made_up(3600, p99=600))
+    all_are.expect("It aborts a canary whose p99 is 900 ms, where the others have 600: all are slow.", "promote")
 
 
 def build(stage, folder: Path, lines: str) -> str:
@@ -178,7 +184,7 @@ def expect_decision(learner, counters: Counters, expected: str, sentence: str) -
         hop=Hop.CODE,
         seen=f"{decision!r} for {summary(versions, counters.canary)}",
         expected=expected,
-        show=f"./workshop canary {SERVICE} --weight 25      (and then your judge.py, as its first lines say)",
+        show=f"./workshop canary {SERVICE} --weight 25      # and then your judge.py, as its first lines say",
     )
 
 

@@ -1,5 +1,6 @@
 """A service in any language: what the platform asks of it, first without the platform, then beside the others."""
 
+import contextlib
 import errno
 import json
 import os
@@ -169,18 +170,22 @@ def service(learner, stage) -> Service:
         "name": isinstance(name, str),
         "routes": is_list_of_texts(routes),
         "command": is_list_of_texts(command),
-        "settings": isinstance(settings, dict) and "STOPWORDS" in settings,
+        "settings": isinstance(settings, dict) and learner.path(str(settings.get("STOPWORDS"))).is_file(),
     }
     where = {"hop": Hop.CODE, "show": f"cat {shown(learner.path('service.toml'))}"}
     for key, usable in is_usable.items():
         sentence = f"service.toml has no usable {key}: nobody would know how to run the service."
         expect(usable, sentence, seen=f"{key} = {table.get(key)!r}", expected="as in the starter", **where)
-    is_there = shutil.which(command[0], path=base_environment()["PATH"]) or learner.path(command[0]).is_file()
+    searched = base_environment()["PATH"]
+    is_own = "/" in command[0] and os.access(learner.path(command[0]), os.X_OK)
+    is_there = is_own or shutil.which(command[0], path=searched)
     sentence = f"there is no program {command[0]!r}: the service cannot be started."
-    expect(is_there, sentence, seen=f"command = {command}", expected="a program that is installed", **where)
+    expected = f"one in {searched.replace(':', ', ')}; or one of yours, such as ./words, that may be executed"
+    expect(is_there, sentence, seen=f"command = {command}", expected=expected, **where)
     for word in command:
         if learner.path(word).is_file():
-            learner.text(word)  # is a TODO left in it?
+            with contextlib.suppress(UnicodeDecodeError):  # a compiled program
+                learner.text(word)  # is a TODO left in it?
     settings = {key: str(value) for key, value in settings.items()}
     return Service(learner, name, routes, command, settings, stage.internal_url)
 

@@ -32,7 +32,7 @@ def judge(versions: dict[str, Counter], canary: str) -> str:
     5xx) and `.percentile(99)`, in milliseconds, None if no answer has begun. Who has got no request is not in it.
     """
     total = together(list(versions.values()))
-    if canary not in versions or len(versions) < 2 or versions[canary].requests < ENOUGH:
+    if canary not in versions or len(versions) < 2 or min(one.requests for one in versions.values()) < ENOUGH:
         return "wait"
     if total.failed / total.requests > TOLERANCE or total.percentile(99) > NOTICED:
         return "abort"
