@@ -23,7 +23,7 @@ class Answer:
 
 def probe(url: str, seconds: int) -> list[Answer]:
     """Ask RATE times a second, whatever becomes of the requests before; return what became of each."""
-    raise NotImplementedError("TODO 2: have `ask` (TODO 1) called RATE times a second, each time in a thread of its own")
+    raise NotImplementedError("TODO 2: have `ask` (TODO 1) called RATE times a second, each call in its own thread")
 
 
 def ask(url: str, start: float) -> Answer:
