@@ -111,7 +111,7 @@ class Check:
             ("that is signed with another key", jwt.encode(good, self.key[::-1], "HS256"), "anybody can make one."),
             ("that has expired", jwt.encode(good | {"exp": now - 1}, self.key, "HS256"), "its hour is over."),
             ("without exp", jwt.encode(endless, self.key, "HS256"), "it would live for ever."),
-            ("without jti", jwt.encode(nameless, self.key, "HS256"), "nobody could take it back alone."),
+            ("without jti", jwt.encode(nameless, self.key, "HS256"), "it alone could not be revoked."),
             ("that names another algorithm", jwt.encode(good, self.key, "HS512"), "who makes it chooses the check."),
             ("that names no algorithm", jwt.encode(good, None, "none"), "anybody can make one."),
             ("that is none", "x.y.z", "anybody can make one."),
