@@ -79,7 +79,8 @@ def test_the_answers_are_counted_by_the_instances_that_haproxy_has_asked(learner
     show = f"curl -si '{stage.url}/api/messages?limit=1' | head"
     expect(
         len(gate.ids) == number,
-        "`shares` does not ask as often as it was told to: one answer says nothing about who would give the next one.",
+        "`shares` does not ask as often as it was told to: who gives an answer, only that answer says, so each that is "
+        "counted has to be asked for.",
         hop=Hop.CLIENT,
         seen=f"{len(gate.ids)} request{'s' * (len(gate.ids) != 1)}",
         expected=f"{number} requests",
@@ -151,6 +152,14 @@ def compare(found, truth: list[str], request_id: str, show: str, log: str = "") 
         show=show,
     )
     names = [str(name) for name in found]
+    expect(
+        not any(name.endswith(".log") for name in names),
+        "`trail` names files, and is to name programs: NAME of the file NAME.log, without its folder.",
+        hop=Hop.CODE,
+        seen=", ".join(sorted(names)),
+        expected=", ".join(truth),
+        show=show,
+    )
     missing, strange = sorted(set(truth) - set(names)), sorted(set(names) - set(truth))
     report = {"seen": ", ".join(sorted(names)) or "none", "expected": ", ".join(truth), "show": show, "log": log}
     expect(

@@ -167,6 +167,20 @@ def test_the_account_agrees_with_that_of_a_server_that_fails_in_a_known_way(lear
     )
 
 
+def test_the_time_before_the_first_good_answer_and_after_the_last_counts(learner):
+    probe = learner.load("probe.py")
+    for times, which, wanted in (([3.0, 4.0], "before the first good answer", 3), ([1.0], "after the last one", 4)):
+        outage = probe.longest_outage([probe.Answer(at, True) for at in times], 5.0)
+        expect(
+            isinstance(outage, int | float) and abs(outage - wanted) < 0.01,  # it may be rounded
+            f"the time {which} is an outage, too: a probe that begins or ends in one would not see it.",
+            hop=Hop.CODE,
+            seen=f"{outage} s",
+            expected=f"{wanted} s, of 5 s with good answers at {' and '.join(map(str, times))} s",
+            show="sed -n '/def longest_outage/,/^def session/p' work/02-feel-it/probe.py",
+        )
+
+
 @pytest.mark.timeout(60)
 def test_a_restart_of_the_monolith_costs_what_haproxys_log_says(learner, stage):
     path = f"/api/users/{stage.user().id}"  # nobody else asks for somebody who is so new

@@ -125,6 +125,9 @@ def test_each_path_is_answered_by_the_service_that_it_belongs_to(seams, facts):
     prefixes = {prefix.rstrip("/"): place for place, kinds in seams.items() for prefix in kinds.get("routes", [])}
     wanted = {prefix.rstrip("/"): service.name for service in stage2().services.values() for prefix in service.routes}
     for prefix in prefixes:
+        if prefix == "/healthz":
+            sentence = "/healthz needs no route: the sidecar asks each instance directly."
+            raise wrong("routes", sentence, f"{prefix} in {prefixes[prefix]}", "no route of its own")
         if not any(fits(prefix, path) for path in facts["paths"]):
             sentence = f"the monolith answers nothing below {prefix}."
             raise wrong("routes", sentence, f"{prefix} in {prefixes[prefix]}", "a path that exists")

@@ -5,6 +5,7 @@ import secrets
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -17,8 +18,8 @@ from workshop.waiting import wait_until
 
 TINY_SERVICE = paths.REPOSITORY / "platform" / "tests" / "tiny_service.py"
 PROGRAM = ".venv/bin/python work/04-heartbeat/registrar.py"
-START_TIMEOUT = 5  # seconds for a Python program to start and to make its first call; measured: 0.3
-ASK_TIMEOUT = 2  # seconds for a question of the check's own; loopback needs milliseconds
+START_TIMEOUT = 10  # seconds for a Python program to start and to make its first call; measured: 0.3
+ASK_TIMEOUT = 5  # seconds for a question of the check's own; loopback needs milliseconds
 LEAVE_TIMEOUT = 2  # seconds between SIGTERM and the end of the key
 PATIENCE = 6  # seconds until a registry that says nothing is asked again: a time-out of 2, a pause of 3, and 1 more
 
@@ -44,10 +45,17 @@ class Key:
         """Return how many seconds it has left; 0 when it has no TTL, or is not there."""
         return self.node().get("ttl", 0)
 
-    def look(self, then: str = "sleep 1; curl") -> str:
+    def next_change(self, timeout: float) -> str:
+        """Return what those who watch the key are told of its next change, in etcd's word; empty if they are not."""
+        with requests.Session() as http, contextlib.suppress(requests.RequestException):
+            http.trust_env = False
+            return http.get(f"http://{self.registry}/v2/keys{self.path}?wait=true", timeout=timeout).json()["action"]
+        return ""
+
+    def look(self, then: str = "sleep 1; curl", query: str = "") -> str:
         """Return a command that starts the learner's registrar, and what follows; `curl` shows its key."""
-        curl = f"curl -s http://{self.registry}/v2/keys/services/shop/upstream/shop_v1_mine"
-        return f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 {self.registry} & {then.replace('curl', curl)}; kill %1"
+        curl = f"curl -s -m 5 'http://{self.registry}/v2/keys/services/shop/upstream/shop_v1_mine{query}'"
+        return f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 {self.registry} & {then.replace('curl', curl)}; kill $!"
 
 
 @contextlib.contextmanager
@@ -119,13 +127,26 @@ def test_the_key_says_the_address_expires_and_is_refreshed(learner, stage):
             seen.append(key.ttl())
             return seen[-1] > seen[-2]
 
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            news = pool.submit(key.next_change, HEARTBEAT + 2)
+            kept = program.until(is_refreshed, HEARTBEAT + 2)
         expect(
-            program.until(is_refreshed, HEARTBEAT + 2),
+            kept,
             f"the key is not refreshed: after {TTL} s the instance is out of rotation, and in the best of health.",
             hop=Hop.REGISTRY,
             seen=f"a ttl that only falls, {' '.join(map(str, dict.fromkeys(seen)))}",
             expected=f"every {HEARTBEAT} s, {TTL} again",
             show=key.look("sleep 5; curl"),
+            log=program.output(),
+        )
+        expect(
+            not news.result(),
+            "each refresh wakes all who watch the registry: the load balancer would look at everything again, every "
+            f"{HEARTBEAT} s for every instance, and find nothing new.",
+            hop=Hop.REGISTRY,
+            seen=f"who waits for a change is told of one: {news.result()}",
+            expected="the key lives on, and nobody is told: with `refresh=true` and without a `value`",
+            show=key.look(query="?wait=true"),
             log=program.output(),
         )
 
@@ -137,6 +158,7 @@ def test_the_instance_is_served_until_sigterm(learner, stage):
     learner.launch([sys.executable, str(TINY_SERVICE), key.address.split(":")[1]], TINY_SERVICE.parent)
     with registrar(learner, stage, key) as program, requests.Session() as http:
         http.trust_env = False
+        http.headers["Connection"] = "close"  # or it would stay with a load balancer from before a reload
         expect_key(program, key, stage)
 
         def served_by() -> str | None:
@@ -154,12 +176,22 @@ def test_the_instance_is_served_until_sigterm(learner, stage):
         program.signal(signal.SIGTERM)
         program.until(lambda: not key.node(), LEAVE_TIMEOUT)
         expect(
+            not (key.node() and program.until(lambda: not key.node(), HEARTBEAT + 1)),
+            "the registrar sleeps on when it is asked to stop, and takes its key away only then: meanwhile requests go "
+            "where nobody listens.",
+            hop=Hop.REGISTRY,
+            seen=f"more than {LEAVE_TIMEOUT} s from SIGTERM to the end of the key",
+            expected="at once: a wait that a signal ends",
+            show=key.look("sleep 2; kill $!; sleep 1; curl"),
+            log=program.output(),
+        )
+        expect(
             not key.node(),
             "the registrar was asked to stop and left its key: until it expires, requests go where nobody listens.",
             hop=Hop.REGISTRY,
-            seen=f"{LEAVE_TIMEOUT} s after SIGTERM the key is there, for {key.ttl()} s more",
+            seen=f"after SIGTERM the key is there, for {key.ttl()} s more",
             expected="no key",
-            show=key.look("sleep 2; kill %1; sleep 1; curl"),
+            show=key.look("sleep 2; kill $!; sleep 1; curl"),
             log=program.output(),
         )
         expect(
@@ -169,6 +201,15 @@ def test_the_instance_is_served_until_sigterm(learner, stage):
             seen=f"it runs {LEAVE_TIMEOUT} s later",
             expected="it has ended",
             show=key.look(),
+            log=program.output(),
+        )
+        expect(
+            not key.node(),
+            "the registrar has taken its key away, and written it once more before its end: another heartbeat came.",
+            hop=Hop.REGISTRY,
+            seen=f"it has ended, and the key is there, for {key.ttl()} s more",
+            expected="no heartbeat after SIGTERM",
+            show=key.look("sleep 2; kill $!; sleep 1; curl"),
             log=program.output(),
         )
 

@@ -18,10 +18,11 @@ from workshop.verdict import CannotCheck, Hop, expect
 from workshop.waiting import wait_until
 
 START = 15  # seconds for gunicorn to start, and to answer
-ANSWER = 5  # seconds
+ANSWER = 10  # seconds: longer than the system lets any request take
 IN_FORCE = 5  # seconds for a route to reach the load balancer's map; measured: 0.02
 API = ["/api/users", "/api/tokens", "/api/messages", "/socket.io/?EIO=4&transport=polling"]  # is the monolith's
 PAGE = ["/", "/static/main.js", "/static/style.css", "/static/lib/socket.io.js"]  # is to be the ui's
+REQUEST_ID = "ui-of-the-check"
 HEADERS = ["Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy"]
 
 
@@ -126,12 +127,19 @@ def test_a_process_answers_the_page_and_nothing_else(learner, stage, command, en
         ", ".join(f"GET {path}: {get(ui + path).status_code}" for path in wider),
         "404",
     )
-    nothing = get(f"{ui}/nothing")
+    nothing = get(f"{ui}/nothing", {"X-Request-ID": REQUEST_ID})
     wrong_unless(
         nothing.status_code == 404 and nothing.headers["Content-Type"] == "application/json",
         "who asks for an address that nobody has gets another answer than before: since ui has `/`, it answers these.",
         f"GET /nothing: {nothing.status_code} {nothing.headers['Content-Type']}",
         "404 application/json",
+    )
+    wrong_unless(
+        nothing.json().get("request_id") == REQUEST_ID and REQUEST_ID in program.output(),
+        "ui does not say which request it has answered, neither in its log nor in its failures: nobody finds what "
+        "the load balancer has sent it.",
+        f"X-Request-ID: {REQUEST_ID} was answered with {nothing.text.strip()}",
+        f"that id in the answer, and in a line of ui's log, as the monolith has it: {monolith / 'parley' / 'logs.py'}",
     )
 
 
@@ -186,7 +194,8 @@ def no_routes(stage, prefixes: Iterable[str]) -> Iterator[None]:
 
 
 def wait_until_in_force(stage, prefix: str, service: str) -> None:
-    if not wait_until(lambda: stage.haproxy.routes().get(prefix) == service, IN_FORCE):
+    key = prefix.rstrip("/") or "/"  # the load balancer makes no difference between /api and /api/
+    if not wait_until(lambda: stage.haproxy.routes().get(key) == service, IN_FORCE):
         raise CannotCheck(f"the load balancer does not follow the route of {prefix}: see `./workshop logs balancer`.")
 
 
@@ -196,9 +205,9 @@ def who_answers(stage, path: str) -> str:
     return answer.headers.get("X-Served-By") or f"nobody ({answer.status_code})"
 
 
-def get(url: str) -> requests.Response:
+def get(url: str, headers: dict[str, str] | None = None) -> requests.Response:
     with session() as http:
-        return http.get(url, headers={"Connection": "close"}, timeout=ANSWER)
+        return http.get(url, headers={"Connection": "close"} | (headers or {}), timeout=ANSWER)
 
 
 def has_answered(url: str) -> bool:

@@ -106,11 +106,12 @@ class Check:
     def what_somebody_else_made_is_refused(self, person):
         now = int(time.time())
         good = {"user_id": person.id, "iat": now, "exp": now + HOUR, "jti": "of the check"}
-        endless = {name: value for name, value in good.items() if name != "exp"}
+        endless, nameless = ({name: good[name] for name in good if name != missing} for missing in ("exp", "jti"))
         forged = [
             ("that is signed with another key", jwt.encode(good, self.key[::-1], "HS256"), "anybody can make one."),
             ("that has expired", jwt.encode(good | {"exp": now - 1}, self.key, "HS256"), "its hour is over."),
             ("without exp", jwt.encode(endless, self.key, "HS256"), "it would live for ever."),
+            ("without jti", jwt.encode(nameless, self.key, "HS256"), "it alone could not be revoked."),
             ("that names another algorithm", jwt.encode(good, self.key, "HS512"), "who makes it chooses the check."),
             ("that names no algorithm", jwt.encode(good, None, "none"), "anybody can make one."),
             ("that is none", "x.y.z", "anybody can make one."),

@@ -23,12 +23,12 @@ class Answer:
 
 def probe(url: str, seconds: int) -> list[Answer]:
     """Ask RATE times a second, whatever becomes of the requests before; return what became of each."""
-    raise NotImplementedError("TODO 1: have `ask` called RATE times a second, each call in a thread of its own")
+    raise NotImplementedError("TODO 2: have `ask` (TODO 1) called RATE times a second, each call in its own thread")
 
 
 def ask(url: str, start: float) -> Answer:
     """Send one request, once: it failed unless it is answered with 200 in time."""
-    raise NotImplementedError("TODO 2: send one request, and say whether it was answered with 200 in time")
+    raise NotImplementedError("TODO 1: send one request, and say whether it was answered with 200 in time")
 
 
 def longest_outage(answers: list[Answer], duration: float) -> float:
