@@ -195,7 +195,7 @@ def refuse_busy_machine(versions: dict[str, Counter], name: str) -> None:
         raise CannotCheck(f"this machine is too busy to compare two versions: p99 {tried} and {max(others)} ms.")
 
 
-@pytest.mark.timeout(75)
+@pytest.mark.timeout(110)
 def test_aborts_a_sick_canary_and_promotes_a_good_one(stage, learner, tmp_path):
     sick, good = build(stage, tmp_path, SICK), build(stage, tmp_path, ANOTHER)
     with canary(stage, sick) as counters:
