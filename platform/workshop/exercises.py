@@ -6,12 +6,15 @@ work/backups/           what `reset` and `jump` have replaced, by exercise and t
 work/progress.json      which exercises have been passed, how many hints were read
 """
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +68,7 @@ def all_of_them() -> list[Exercise]:
 def find(number: str) -> Exercise:
     """Return the exercise of that number. Raises WorkshopError when there is none."""
     for exercise in all_of_them():
-        if number.isdigit() and int(exercise.number) == int(number):
+        if number.isdecimal() and int(exercise.number) == int(number):
             return exercise
     raise WorkshopError(f"There is no exercise {number!r}: `./workshop exercises` lists them.")
 
@@ -105,6 +108,18 @@ def unused(path: Path) -> Path:
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the right to check, or to jump. Raises WorkshopError when another terminal has it."""
+    paths.RUN.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(paths.RUN / "exercise.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkshopError("Another check, or a jump, is at work: try again when it is done.") from None
+        yield
 
 
 def progress() -> dict[str, dict]:

@@ -1,7 +1,9 @@
 """The processes of this platform: the environment they get, and how they are found again after an accident."""
 
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -12,6 +14,24 @@ from workshop import paths
 # somebody has set WORKSHOP_RUN_DIR.
 MARK = "WORKSHOP_PLATFORM"
 GRACE = 5  # seconds between SIGTERM and SIGKILL
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the interrupt key, a `kill`, a terminal that is closed
+
+
+def heed_interrupts() -> None:
+    """Have each of them raise KeyboardInterrupt, so that what has begun is ended in good order."""
+    for interrupt in INTERRUPTS:
+        signal.signal(interrupt, signal.default_int_handler)
+
+
+@contextmanager
+def not_interrupted() -> Iterator[None]:
+    """Let nobody interrupt us meanwhile: while we put everything in order."""
+    handlers = {interrupt: signal.signal(interrupt, signal.SIG_IGN) for interrupt in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for interrupt, handler in handlers.items():
+            signal.signal(interrupt, handler)
 
 
 def base_environment() -> dict[str, str]:

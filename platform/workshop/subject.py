@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import socketio
 
-from workshop import paths
+from workshop import paths, processes
 from workshop.errors import WorkshopError
 from workshop.ports import HOST, free_port
 from workshop.probe import session, sign_up
@@ -29,7 +28,6 @@ from workshop.waiting import wait_until
 COMMAND_TIMEOUT = 90  # seconds for `up`, `scale` or `down`; measured: 4
 TIMEOUT = 10  # seconds: longer than the system lets any request take
 LOG_TIMEOUT = 5  # seconds for a line to be in a log
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the interrupt key, a `kill`, a terminal that is closed
 MESSAGE = "A message of *ordinary* length, as people write them when they chat with each other."
 
 Action = Callable[[], None]  # does something once, and waits until it is done
@@ -77,12 +75,8 @@ class Subject:
 
     def __exit__(self, *_) -> None:
         """End it, whatever state it is in, and remove its folder; nobody can interrupt that."""
-        handlers = {interrupt: signal.signal(interrupt, signal.SIG_IGN) for interrupt in INTERRUPTS}
-        try:
+        with processes.not_interrupted():
             self._command("down", "--wipe")
-        finally:
-            for interrupt, handler in handlers.items():
-                signal.signal(interrupt, handler)
 
     def _bring_up(self) -> None:
         self._command("up", self.name, "--port", str(self.port))

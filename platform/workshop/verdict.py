@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+PASSED, NOT_YET, WRONG, CANNOT_CHECK = "PASSED", "NOT DONE YET", "WRONG", "CANNOT CHECK"
 LINES = 10  # of a log: the whole verdict fits on a screen
+ROWS, WIDTH = 3, 160  # of what was seen, and expected
 
 
 class Hop(StrEnum):
@@ -73,7 +75,7 @@ class Verdict:
         return {PASSED: 0, CANNOT_CHECK: 2}.get(self.heading, 1)
 
     def save(self, file: Path) -> None:
-        file.write_text(json.dumps(dataclasses.asdict(self)))
+        file.write_text(json.dumps(dataclasses.asdict(self), default=str))
 
     @classmethod
     def load(cls, file: Path) -> "Verdict":
@@ -81,19 +83,16 @@ class Verdict:
 
     def lines(self, title: str) -> list[str]:
         """Return what the learner reads."""
-        shown = [f"{self.heading} {title}: {self.sentence}"]
+        shown = [f"{self.heading} {title}: {' '.join(self.sentence.split()):.500}"]
         if self.hop:
             shown.append(f"  first wrong hop   {_way(Hop(self.hop))}")
         for label, text in (("seen", self.seen), ("expected", self.expected), ("look", self.show)):
-            if text:
-                first, *others = text.splitlines()
+            if text := str(text):
+                first, *others = [f"{line:.{WIDTH}}" for line in text.splitlines() if line.strip()][:ROWS] or [""]
                 shown += [f"  {label:<17} {first}", *(f"{'':<20}{line}" for line in others)]
         if last := [line for line in self.log.splitlines() if line.strip()][-LINES:]:
-            shown += ["  last lines of it", *(f"    | {line:.160}" for line in last)]
+            shown += ["  last lines of it", *(f"    | {line:.{WIDTH}}" for line in last)]
         return shown
-
-
-PASSED, NOT_YET, WRONG, CANNOT_CHECK = "PASSED", "NOT DONE YET", "WRONG", "CANNOT CHECK"
 
 
 def _way(hop: Hop) -> str:

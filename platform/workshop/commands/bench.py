@@ -1,15 +1,14 @@
 import dataclasses
 import json
-import signal
 
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from workshop import bench, stage
+from workshop import bench, processes, stage
 from workshop.commands.probe import parse
-from workshop.subject import INTERRUPTS, READ
+from workshop.subject import READ
 
 LONGEST = 60  # seconds per figure: three stages are measured for a quarter of an hour then
 
@@ -36,8 +35,7 @@ def command(names: tuple[str, ...], seconds: int, as_json: bool) -> None:
     if seconds > LONGEST:
         raise click.BadParameter(f"{LONGEST} seconds for each figure are the most", param_hint="--for")
     names = tuple(dict.fromkeys(names)) or tuple(stage.stages())  # each once
-    for interrupt in INTERRUPTS:  # all of them as the interrupt key: the stages are taken down
-        signal.signal(interrupt, signal.default_int_handler)
+    processes.heed_interrupts()  # the stages are taken down
     report = bench.run([stage.load(name) for name in names], seconds, lambda text: click.echo(text, err=True))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=2))
