@@ -1,14 +1,15 @@
 """What all checks share: the learner's files, the running system, and how the first failure becomes a verdict."""
 
-import traceback
+import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from learner import Learner
 from system import System
 
 from workshop import checking, exercises
-from workshop.verdict import CannotCheck, Hop, NotYet, Verdict, Wrong
+from workshop.verdict import PASSED, WRONG, CannotCheck, Hop, NotYet, Verdict, Wrong
 
 OURS = Path(__file__).parent
 
@@ -47,17 +48,21 @@ def stage(exercise):
         yield system
 
 
-def pytest_sessionfinish(session) -> None:
-    """Say that the check has come to its end: the learner's code could end the process before, with any status."""
-    checking.end_of(session.config.getoption("verdict")).touch()
+def pytest_sessionfinish(session, exitstatus) -> None:
+    """Say how the check has come to its end: the learner's code could end the process before, or have tests skipped."""
+    passed = session.config.pluginmanager.get_plugin("terminalreporter").stats.get("passed", [])
+    is_passed = exitstatus == 0 and len(passed) == session.testscollected > 0
+    checking.end_of(session.config.getoption("verdict")).write_text(PASSED if is_passed else WRONG)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
     file = item.config.getoption("verdict")
-    if call.excinfo and not report.skipped and not file.exists():
+    if call.excinfo and not file.exists():
         error = call.excinfo.value
+        while isinstance(error, CannotCheck) and isinstance(error.__context__, NotYet | Wrong):
+            error = error.__context__  # which came first: then the system could not be put in order
         if not isinstance(error, NotYet | Wrong | CannotCheck):
             error = explain(error, call.excinfo.traceback, item.config.getoption("work"))
         if error:
@@ -66,27 +71,44 @@ def pytest_runtest_makereport(item, call):
 
 
 def explain(error: BaseException, frames, work: Path) -> NotYet | Wrong | None:
-    """Return what an exception says of the learner's file, if it is there that it was raised; None if it is ours."""
-    for frame in reversed(frames):
-        if frame.path.is_relative_to(work):
-            break
-        if frame.path.is_relative_to(OURS):
-            return None
-    else:
-        return None
+    """Return what an exception says of the learner's file; None if it is the check's own."""
+    frame = innermost(frames, work)
+    if not frame:
+        return explain_call(error, work)
     if isinstance(error, NotImplementedError):
         return NotYet(str(error) or f"line {frame.lineno + 1} of {frame.path.name}.")
-    place = f"{exercises.shown(frame.path)}, line {frame.lineno + 1}"
+    file, line = exercises.shown(frame.path), frame.lineno + 1
     if isinstance(error, pytest.fail.Exception) and "Timeout" in str(error):
-        what, seen = f"your code does not come to an end: it was stopped in {place}.", "time is over"
+        sentence, seen = f"your code does not come to an end: it was stopped in {file}, line {line}.", "time is over"
     else:
-        what, seen = f"your code has raised an exception, in {place}.", f"{type(error).__name__}: {error}"
-    log = "".join(traceback.format_exception(error)[-1:])
-    return Wrong(
-        what,
-        hop=Hop.CODE,
-        seen=seen,
-        expected="an answer",
-        show=f"sed -n {frame.lineno + 1}p {place.split(',')[0]}",
-        log=log,
-    )
+        sentence = f"your code has raised an exception, in {file}, line {line}."
+        seen = f"{type(error).__name__}: {error}"
+    return Wrong(sentence, hop=Hop.CODE, seen=seen, expected="an answer", show=f"sed -n {line}p {file}")
+
+
+def innermost(frames, work: Path):
+    """Return the frame of the learner's in which something was raised, or in what it called; None if it is ours."""
+    for frame in reversed(frames):
+        if frame.path.is_relative_to(work):
+            return frame
+        if frame.path.is_relative_to(OURS):
+            return None
+    return None
+
+
+def explain_call(error: BaseException, work: Path) -> Wrong | None:
+    """Return what is wrong when the check could not call what it calls; None when it is something else."""
+    file = next(iter(sorted(work.glob("*.py"))), work)
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        file = Path(error.obj.__file__ or "")
+        sentence = f"{file.name} has no {error.name}: the check calls it by the name that it has in the starter."
+    elif isinstance(error, TypeError) and re.match(r"[\w.]+\(\) (takes|missing|got) ", str(error)):
+        sentence = (
+            "a function of yours cannot be called as the check calls it: it takes other arguments in the starter."
+        )
+    else:
+        return None
+    if not file.is_relative_to(work):
+        return None
+    show = f"grep -n 'def ' {exercises.shown(file)}"
+    return Wrong(sentence, hop=Hop.CODE, seen=str(error), expected="the starter's names and arguments", show=show)

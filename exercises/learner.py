@@ -49,34 +49,6 @@ class Learner:
         spec.loader.exec_module(module)
         return module
 
-    def run(self, name: str, *arguments: str, timeout: float = 10, **environment: str) -> subprocess.CompletedProcess:
-        """Run a Python file to its end, in `timeout` seconds. Raises NotYet and Wrong for what it raises."""
-        command = [sys.executable, str(self.path(name)), *map(str, arguments)]
-        with subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=_environment(environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                out, err = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
-                _kill_group(process)
-                out, err = process.communicate()
-                raise Wrong(
-                    f"{name} did not come to an end within {timeout} s.",
-                    hop=Hop.CODE,
-                    seen="it was still running",
-                    expected="an end",
-                    show=self.shown(command),
-                    log=out + err,
-                ) from None
-        self.refuse_error(err, command)
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
-
     def start(self, name: str, *arguments: str, **environment: str) -> "Program":
         """Start a Python file that goes on; it is ended after the test at the latest."""
         return self.launch([sys.executable, str(self.path(name)), *map(str, arguments)], self.folder, **environment)

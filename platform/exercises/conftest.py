@@ -10,6 +10,7 @@ from conftest import copy_of_the_repository
 
 from workshop import checking, processes
 from workshop.registry import Registry
+from workshop.waiting import wait_until
 
 collect_ignore = ["99-adding"]
 OUR_OWN = Path(__file__).with_name("99-adding")  # an exercise for the tests of the harness
@@ -20,7 +21,7 @@ def classroom():
     """A copy of the repository with one exercise more, of which git knows every file."""
     with copy_of_the_repository() as made:
         shutil.copytree(OUR_OWN, made.repository / "exercises" / OUR_OWN.name)
-        git(made, "init", "--quiet")
+        git(made, "init", "--quiet", "--initial-branch", "master")
         git(made, "add", "--all")
         git(made, "commit", "--quiet", "--message", "As it came")
         yield made
@@ -42,6 +43,12 @@ def what_is_there(workshop) -> dict:
         "registry": sorted(key for key in Registry(registry).entries() if not re.search("/(upstream|drained)/", key)),
         "processes": len(workshop.processes()),
     }
+
+
+def assert_again(workshop, before: dict) -> None:
+    """Assert that everything is as before, at the latest when what was deregistered has gone."""
+    wait_until(lambda: what_is_there(workshop) == before, 10)
+    assert what_is_there(workshop) == before
 
 
 def left_of_checks(workshop) -> list[str]:

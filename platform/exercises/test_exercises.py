@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exercises.conftest import git, left_of_checks, what_is_there
+from exercises.conftest import assert_again, git, left_of_checks, what_is_there
 from workshop import exercises
 
 EXERCISES = exercises.all_of_them()
@@ -68,7 +68,7 @@ def test_a_missing_or_empty_file_is_never_accepted(learner):
         assert f"{name} is missing" in learner.check(1)
 
 
-def test_each_wrong_answer_fails_with_a_text_of_its_own(learner, until):
+def test_each_wrong_answer_fails_with_a_text_of_its_own(learner):
     before = what_is_there(learner.workshop)
     told = {}
     for answer in sorted((learner.exercise.folder / "wrong").iterdir()):
@@ -78,7 +78,7 @@ def test_each_wrong_answer_fails_with_a_text_of_its_own(learner, until):
         told[answer.name] = printed.splitlines()[0]
     assert len(told) >= 2
     assert len(set(told.values())) == len(told), told
-    until(lambda: what_is_there(learner.workshop) == before, 10, f"{before} again: {what_is_there(learner.workshop)}")
+    assert_again(learner.workshop, before)
 
 
 def holds(printed: str, expected: str) -> bool:
@@ -95,19 +95,21 @@ def test_the_solution_passes(learner, print_figure):
     assert left_of_checks(learner.workshop) == []
 
 
-def test_the_solution_passes_with_one_core_busy_and_leaves_everything_as_it_was(learner, print_figure, until):
+def test_the_solution_passes_with_one_core_busy_and_leaves_everything_as_it_was(learner, print_figure):
     before = what_is_there(learner.workshop)
     learner.put(learner.exercise.folder / "solution")
     started = time.monotonic()
     with busy_core():
         assert learner.check(0).startswith(f"PASSED {learner.exercise.name}")
     print_figure(f"check of {learner.exercise.number}, one core busy: {time.monotonic() - started:.1f} s")
-    until(lambda: what_is_there(learner.workshop) == before, 10, f"{before} again: {what_is_there(learner.workshop)}")
+    assert_again(learner.workshop, before)
 
 
 @contextmanager
 def busy_core():
     process = subprocess.Popen(["python3", "-c", "while True: pass"])
-    yield
-    process.kill()
-    process.wait()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exercises.conftest import OUR_OWN, git, left_of_checks, what_is_there
+from exercises.conftest import OUR_OWN, assert_again, git, left_of_checks, what_is_there
 from workshop import checking
 from workshop.ports import free_port
 
@@ -50,6 +50,11 @@ ANSWERS = {
     "a syntax error": ("def add_one(x:\n    return x\n", "is no valid Python", "line 1"),
     "an exception at import": ("import nothing_of_that_name\n", "ModuleNotFoundError", "line 1"),
     "an exception": ("def add_one(x):\n    return [][x]\n", "IndexError", "line 2"),
+    "nothing but a comment": ("# nothing\n", "has no add_one", "the starter's names"),
+    "other arguments": ("def add_one():\n    return 2\n", "takes other arguments", "0 positional arguments"),
+    "a long message": ("def add_one(x):\n    raise ValueError('no\\n' * 300)\n", "ValueError", "line 2"),
+    "a skipped test": ("import pytest\npytest.skip('later', allow_module_level=True)\n", "an exception", "Skipped"),
+    "an end of the check": ("import pytest\npytest.exit('enough', returncode=0)\n", "was ended", "status 0"),
     "an end of the process": ("import os\nos._exit(0)\n", "was ended in the middle", "status 0"),
     "an exit": ("import sys\nsys.exit()\n", "SystemExit", "line 2"),
     "a wrong port": ("PORT", "does not come into rotation", "it listens on 127.0.0.1:"),
@@ -82,15 +87,35 @@ def test_a_deleted_file_is_named(classroom, file):
     assert "adding.py is missing" in classroom.run("exercise", "check", "99", expect=1).stdout
 
 
-@pytest.mark.parametrize("after", [0.5, 1.5, 3])
-def test_the_interrupt_key_leaves_no_process_and_the_system_as_it_was(classroom, file, until, after):
+@pytest.mark.parametrize(
+    ("sent", "after"), [(signal.SIGINT, 0.7), (signal.SIGINT, 1.5), (signal.SIGTERM, 2.5), (signal.SIGHUP, 3.5)]
+)
+def test_an_interrupted_check_leaves_no_process_and_the_system_as_it_was(classroom, file, sent, after):
     before = what_is_there(classroom)
     process = classroom.popen("exercise", "watch", "99")
     time.sleep(after)  # whatever it does then
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     process.communicate(timeout=DEADLINE)
     assert left_of_checks(classroom) == []
-    until(lambda: what_is_there(classroom) == before, 10, f"{before} again: {what_is_there(classroom)}")
+    assert_again(classroom, before)
+
+
+def test_a_second_check_at_the_same_time_is_refused(classroom, file, until):
+    file.write_text("import time\ntime.sleep(2.5)\n" + file.read_text())
+    first = classroom.popen("exercise", "check", "99")
+    until(lambda: left_of_checks(classroom), 5, "the first one is at work")
+    assert "at work" in classroom.run("exercise", "check", "99", expect=2).stdout
+    assert "at work" in classroom.run("exercise", "reset", "99", expect=1).stderr
+    assert first.communicate(timeout=DEADLINE)[0].startswith("PASSED")
+
+
+def test_reset_begins_anew_and_keeps_what_there_was(classroom, file):
+    file.write_text("# mine\n")
+    said = classroom.run("exercise", "reset", "99").stdout
+    backup = said.splitlines()[0].split()[-1].rstrip(".")
+    assert (classroom.repository / backup / "adding.py").read_text() == "# mine\n"
+    assert "TODO 1" in file.read_text()
+    assert git(classroom, "status", "--porcelain") == ""
 
 
 def test_watch_checks_again_when_a_file_is_saved(classroom, file):
@@ -109,12 +134,14 @@ def test_hints_come_one_at_a_time_and_the_solution_when_it_is_confirmed_or_earne
     file.write_text("def add_one(x):\n    return x\n")
     progress = classroom.repository / "work" / "progress.json"
     progress.unlink(missing_ok=True)
+    assert "hint 1 comes before hint 2" in classroom.run("exercise", "hint", "99", "2", expect=1).stderr
     first, second, third = (classroom.run("exercise", "hint", "99").stdout for _ in range(3))
     assert "One more." in first
     assert "x + 1" in second
     assert second == third
     assert "One more." in classroom.run("exercise", "hint", "99", "1").stdout
     assert "hints 1 to 2" in classroom.run("exercise", "hint", "99", "3", expect=1).stderr
+    assert "hints 1 to 2" in classroom.run("exercise", "hint", "99", "0", expect=1).stderr
     assert "return x + 1" in classroom.run("exercise", "solution", "99", "--yes").stdout
     classroom.popen("exercise", "solution", "99", stdin=subprocess.DEVNULL).communicate()
     shutil.copyfile(OUR_OWN / "solution" / "adding.py", file)
@@ -128,7 +155,7 @@ def test_without_its_stage_an_exercise_cannot_be_checked(classroom, file):
     refused = classroom.run("exercise", "check", "99", expect=2).stdout
     assert refused.startswith("CANNOT CHECK 99 Adding: stage0 has to be up for it")
     assert "doctor" in refused
-    assert "exercise" in classroom.run("exercise", "check", "98", expect=1).stderr
+    assert "no exercise '98'" in classroom.run("exercise", "check", "98", expect=2).stderr
 
 
 def test_a_jump_puts_aside_what_was_there_and_says_where(classroom, file):
@@ -148,6 +175,31 @@ def test_a_jump_puts_aside_what_was_there_and_says_where(classroom, file):
     assert (classroom.repository / backup / "adding.py").read_text() == "# mine\n"
     (data,) = [line.split()[-1].rstrip(".") for line in said.splitlines() if "databases" in line]
     assert Path(data, "messages.db").exists()
-    git(classroom, "stash", "pop")
+    git(classroom, "stash", "pop", "--index")
     assert readme.read_text() == "mine"
     assert (classroom.repository / "new.txt").read_text() == "mine, too"
+
+
+@pytest.mark.parametrize("after", [0.6, 2, 4])
+def test_an_interrupted_jump_leaves_nothing_half_done_and_can_be_repeated(classroom, file, after):
+    process = classroom.popen("exercise", "jump", "99")
+    time.sleep(after)  # whatever it does then
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert git(classroom, "status", "--porcelain") == ""
+    state = classroom.run_folder / "stage.json"
+    assert state.exists() or classroom.processes() == []
+    classroom.run("exercise", "jump", "99")
+    assert "TODO 1" in file.read_text()
+
+
+def test_a_jump_is_refused_in_the_middle_of_a_merge(classroom, file):
+    readme = classroom.repository / "README.md"
+    git(classroom, "checkout", "--quiet", "-b", "other")
+    for branch in ("other", "master"):
+        git(classroom, "checkout", "--quiet", branch)
+        readme.write_text(branch)
+        git(classroom, "commit", "--quiet", "--all", "--message", branch)
+    subprocess.run(["git", "-C", classroom.repository, "merge", "other"], capture_output=True)
+    assert "is not finished" in classroom.run("exercise", "jump", "99", expect=1).stderr
+    git(classroom, "merge", "--abort")

@@ -8,15 +8,20 @@ what is up          down, then up with the stage that the exercise needs
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 
-from workshop import exercises, paths, state
+from workshop import exercises, paths, processes, state
 from workshop.errors import WorkshopError
 from workshop.exercises import Exercise, shown
 from workshop.lifecycle import Progress
 
-DATA_BACKUPS = paths.RUN / "backups"
+DATA_BACKUPS = paths.RUN / "backups"  # until `down --wipe`
+# What git keeps there while something is unfinished, that a stash would lose.
+UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
+# A stash is a commit, and has an author.
+IDENTITY = ("-c", "user.name=learner", "-c", "user.email=learner@localhost")
 
 
 def to(exercise: Exercise, say: Progress) -> None:
@@ -24,12 +29,14 @@ def to(exercise: Exercise, say: Progress) -> None:
     _stash(exercise, say)
     if backup := exercises.back_up(exercise):
         say(f"Your files of {exercise.name} are in {shown(backup)}.")
+        say(f"  to have them back: mv {shown(exercise.work)} /tmp; mv {shown(backup)} {shown(exercise.work)}")
     _workshop("down")
     if paths.DATA.exists() and any(paths.DATA.iterdir()):
         backup = exercises.unused(DATA_BACKUPS / time.strftime("data-%Y%m%d-%H%M%S"))
         backup.parent.mkdir(exist_ok=True)
         os.rename(paths.DATA, backup)
         say(f"The databases so far are in {backup}.")
+        say(f"  to have them back: ./workshop down; mv {paths.DATA} /tmp; mv {backup} {paths.DATA}")
     _workshop("up", exercise.needs)
     if exercise.counts:
         _workshop("scale", *(f"{name}={count}" for name, count in exercise.counts.items()))
@@ -52,21 +59,19 @@ def what_is_missing(exercise: Exercise) -> str | None:
 def _stash(exercise: Exercise, say: Progress) -> None:
     """Put aside what was changed in the repository, if it is one of git's."""
     if not shutil.which("git") or not (paths.REPOSITORY / ".git").exists():
+        say("This folder is no git repository of its own: what was changed in it stays changed.")
         return
     if not _git("status", "--porcelain"):
         return
+    for name in UNFINISHED:
+        if (paths.REPOSITORY / _git("rev-parse", "--git-path", name).strip()).exists():
+            raise WorkshopError("A merge, or a rebase, is not finished: `git status` says how to end it.")
     _git("stash", "push", "--include-untracked", "--message", f"before jump {exercise.number}")
-    say("What you had changed in the repository is in a stash: `git stash pop` brings it back.")
+    say("What you had changed in the repository is in a stash: `git stash pop --index` brings it back.")
 
 
 def _git(*words: str) -> str:
-    identity = (
-        "-c",
-        "user.name=learner",
-        "-c",
-        "user.email=learner@localhost",
-    )  # a stash is a commit, and has an author
-    command = ["git", "-C", paths.REPOSITORY, *identity, *words]
+    command = ["git", "-C", paths.REPOSITORY, *IDENTITY, *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise WorkshopError(f"git {words[0]} has failed, nothing was changed: {done.stderr.strip()}")
@@ -74,6 +79,17 @@ def _git(*words: str) -> str:
 
 
 def _workshop(*words: str) -> None:
-    """Run a command of the workshop, which prints what it does. Raises WorkshopError when it fails."""
-    if subprocess.run([paths.REPOSITORY / "workshop", *words]).returncode:
+    """Run a command of the workshop, which prints what it does. Raises WorkshopError when it fails.
+
+    It has a session of its own: when we are interrupted it gets the signal once, and we wait while it tidies up.
+    """
+    with subprocess.Popen([paths.REPOSITORY / "workshop", *words], start_new_session=True) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            with processes.not_interrupted():
+                process.wait()
+            raise
+    if process.returncode:
         raise WorkshopError(f"`./workshop {' '.join(words)}` has failed, see above: `./workshop doctor` may say why.")

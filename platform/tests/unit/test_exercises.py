@@ -85,8 +85,9 @@ def test_a_verdict_fits_on_a_screen():
         "It is.", hop=Hop.CODE, seen="1", expected="2", show="ls", log="\n".join("a" * 500 for _ in range(99))
     )
     lines = Verdict.of(wrong).lines("04 Title")
-    assert len(lines) <= 16
-    assert max(map(len, lines)) <= 170
+    assert len(lines) <= 20
+    assert max(map(len, lines[1:])) <= 180
+    assert len(lines[0]) <= 600
 
 
 def test_a_verdict_survives_its_file(tmp_path):

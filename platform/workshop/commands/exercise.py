@@ -1,10 +1,12 @@
 import datetime
+import os
 import sys
 import time
+from pathlib import Path
 
 import click
 
-from workshop import checking, exercises, jump
+from workshop import checking, exercises, jump, processes
 from workshop.errors import WorkshopError
 from workshop.exercises import Exercise, shown
 from workshop.verdict import PASSED, WRONG
@@ -15,8 +17,11 @@ POLL = 0.5  # seconds between two looks at the files, by size and time: a folder
 class Number(click.ParamType):
     name = "number"
 
-    def convert(self, value: str, *_) -> Exercise:
-        return exercises.find(value)
+    def convert(self, value: str, parameter, context) -> Exercise:
+        try:
+            return exercises.find(value)
+        except WorkshopError as error:
+            self.fail(error.message, parameter, context)
 
 
 one = click.argument("exercise", metavar="NN", type=Number())
@@ -42,6 +47,7 @@ def start(exercise: Exercise) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Show all that the check has printed, with the traceback.")
 def check(exercise: Exercise, verbose: bool) -> None:
     """Check your work. Exits with 0 when it passes, 1 when it does not yet, 2 when it cannot be checked."""
+    processes.heed_interrupts()
     sys.exit(report(exercise, verbose))
 
 
@@ -49,14 +55,19 @@ def check(exercise: Exercise, verbose: bool) -> None:
 @one
 def watch(exercise: Exercise) -> None:
     """Check your work again whenever you save a file, until it passes. Ctrl-C ends it."""
+    processes.heed_interrupts()
     while True:
         before = snapshot(exercise)
-        click.clear()
         if report(exercise, verbose=False) == 0:
             return
+        # What the check itself has written there is no reason for another one.
+        before = snapshot(exercise) | {
+            file: state for file, state in before.items() if Path(file).name in exercise.files
+        }
         click.echo("\nWaiting for you to save a file; Ctrl-C ends this.")
         while snapshot(exercise) == before:
             time.sleep(POLL)
+        click.clear()
 
 
 @command.command(epilog="Example: ./workshop exercise hint 04, and again for the next one; hint 04 1 for the first")
@@ -66,9 +77,12 @@ def hint(exercise: Exercise, level: int | None) -> None:
     """Show the next hint, or hint K once more."""
     hints = exercise.hints()
     read = exercises.progress().get(exercise.number, {}).get("hints", 0)
-    level = level or min(read + 1, len(hints))
+    following = min(read + 1, len(hints))
+    level = following if level is None else level
     if not 1 <= level <= len(hints):
         raise WorkshopError(f"{exercise.name} has hints 1 to {len(hints)}, and no hint {level}.")
+    if level > following:
+        raise WorkshopError(f"One at a time: hint {following} comes before hint {level}.")
     click.echo(f"Hint {level} of {len(hints)}\n\n{hints[level - 1]}")
     if level > read:
         exercises.enter(exercise, hints=level)
@@ -92,9 +106,10 @@ def solution(exercise: Exercise, yes: bool) -> None:
 @one
 def reset(exercise: Exercise) -> None:
     """Begin anew with the starter's files; yours are kept, and it says where."""
-    if backup := exercises.back_up(exercise):
-        click.echo(f"Your files are in {shown(backup)}.")
-    exercises.start(exercise)
+    with exercises.alone():
+        if backup := exercises.back_up(exercise):
+            click.echo(f"Your files are in {shown(backup)}.")
+        exercises.start(exercise)
     introduce(exercise)
 
 
@@ -105,7 +120,9 @@ def jump_(exercise: Exercise) -> None:
 
     What was there is put aside: it says where, and how to have it back.
     """
-    jump.to(exercise, click.echo)
+    processes.heed_interrupts()
+    with exercises.alone():
+        jump.to(exercise, click.echo)
     introduce(exercise)
 
 
@@ -121,6 +138,7 @@ def introduce(exercise: Exercise) -> None:
 
 def report(exercise: Exercise, verbose: bool) -> int:
     """Check, print the verdict, enter it if it is passed; return the exit status."""
+    click.echo(f"Checking, for {exercise.deadline} s at most …", err=True)
     verdict, printed = checking.check(exercise)
     click.echo("\n".join(verdict.lines(exercise.name)))
     if verdict.heading == PASSED:
@@ -136,11 +154,13 @@ def report(exercise: Exercise, verbose: bool) -> int:
 def snapshot(exercise: Exercise) -> dict[str, tuple[int, int]]:
     """Return size and time of each file in the learner's folder."""
     found = {}
-    for file in exercise.work.rglob("*") if exercise.is_started else ():
-        try:
-            status = file.stat()
-        except FileNotFoundError:
-            continue  # an editor replaces files
-        if file.is_file() and "__pycache__" not in file.parts:
-            found[str(file)] = (status.st_size, status.st_mtime_ns)
+    for folder, _, names in os.walk(exercise.work):
+        for name in names:
+            if name.startswith((".", "#")) or name.endswith("~"):
+                continue  # an editor's own
+            try:
+                status = os.stat(os.path.join(folder, name))
+            except FileNotFoundError:
+                continue  # an editor replaces files
+            found[os.path.join(folder, name)] = (status.st_size, status.st_mtime_ns)
     return found

@@ -30,10 +30,10 @@ def command(timetable: str | None) -> None:
         state = f"passed, {entry['passed']}" if "passed" in entry else "begun" if one.is_started else ""
         table.add_row("▶" if one.number == next_one else "", one.number, one.title, str(one.minutes), one.needs, state)
     Console().print(table)
-    done = sum("passed" in passed.get(one.number, {}) for one in everything)
-    click.echo(
-        f"{done} of {len(everything)} passed." + (f" Next: ./workshop exercise start {next_one}" if next_one else "")
-    )
+    click.echo(f"{sum(map(exercises.is_passed, everything))} of {len(everything)} passed.")
+    for one in everything:
+        if one.number == next_one:
+            click.echo(f"Next: ./workshop exercise {'check' if one.is_started else 'start'} {next_one}")
 
 
 def show_timetable(everything: list[Exercise], name: str) -> None:
