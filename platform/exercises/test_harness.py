@@ -26,6 +26,7 @@ def begun(classroom):
 def file(classroom):
     """The learner's file, with the solution in it."""
     path = classroom.repository / "work" / OUR_OWN.name / "adding.py"
+    path.parent.mkdir(parents=True, exist_ok=True)  # a jump that was interrupted may have put it aside
     shutil.copyfile(OUR_OWN / "solution" / "adding.py", path)
     return path
 
@@ -165,6 +166,7 @@ def test_a_jump_puts_aside_what_was_there_and_says_where(classroom, file):
     readme.write_text("mine")
     (classroom.repository / "new.txt").write_text("mine, too")
     file.write_text("# mine\n")
+    classroom.run("down")
     classroom.run("up", "stage2")
     said = classroom.run("exercise", "jump", "99").stdout
     assert git(classroom, "status", "--porcelain") == ""
@@ -178,6 +180,7 @@ def test_a_jump_puts_aside_what_was_there_and_says_where(classroom, file):
     git(classroom, "stash", "pop", "--index")
     assert readme.read_text() == "mine"
     assert (classroom.repository / "new.txt").read_text() == "mine, too"
+    git(classroom, "stash", "push", "--include-untracked")
 
 
 @pytest.mark.parametrize("after", [0.6, 2, 4])

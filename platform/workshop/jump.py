@@ -81,13 +81,15 @@ def _git(*words: str) -> str:
 def _workshop(*words: str) -> None:
     """Run a command of the workshop, which prints what it does. Raises WorkshopError when it fails.
 
-    It has a session of its own: when we are interrupted it gets the signal once, and we wait while it tidies up.
+    It has a session of its own, so that it gets no signal but ours: when we are interrupted, `up` and `scale` are told
+    to tidy up, and `down`, which does nothing else, goes on to its end.
     """
     with subprocess.Popen([paths.REPOSITORY / "workshop", *words], start_new_session=True) as process:
         try:
             process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            if words[0] != "down":
+                process.send_signal(signal.SIGINT)
             with processes.not_interrupted():
                 process.wait()
             raise
