@@ -24,6 +24,7 @@ def classroom():
         git(made, "init", "--quiet", "--initial-branch", "master")
         git(made, "add", "--all")
         git(made, "commit", "--quiet", "--message", "As it came")
+        made.up()  # on a port of its own, which each jump keeps: the usual one is the learner's
         yield made
 
 

@@ -30,6 +30,7 @@ def to(exercise: Exercise, say: Progress) -> None:
     if backup := exercises.back_up(exercise):
         say(f"Your files of {exercise.name} are in {shown(backup)}.")
         say(f"  to have them back: mv {shown(exercise.work)} /tmp; mv {shown(backup)} {shown(exercise.work)}")
+    chosen = _options()
     _workshop("down")
     if paths.DATA.exists() and any(paths.DATA.iterdir()):
         backup = exercises.unused(DATA_BACKUPS / time.strftime("data-%Y%m%d-%H%M%S"))
@@ -37,10 +38,19 @@ def to(exercise: Exercise, say: Progress) -> None:
         os.rename(paths.DATA, backup)
         say(f"The databases so far are in {backup}.")
         say(f"  to have them back: ./workshop down; mv {paths.DATA} /tmp; mv {backup} {paths.DATA}")
-    _workshop("up", exercise.needs)
+    _workshop("up", exercise.needs, *chosen)
     if exercise.counts:
         _workshop("scale", *(f"{name}={count}" for name, count in exercise.counts.items()))
     exercises.start(exercise)
+
+
+def _options() -> list[str]:
+    """Return the options with which what is up was brought up: the learner's port and kind of database stay."""
+    try:
+        up = state.load()
+    except WorkshopError:
+        return []
+    return ["--port", str(up.ports["public"]), "--db", up.db]
 
 
 def what_is_missing(exercise: Exercise) -> str | None:
