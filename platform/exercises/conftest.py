@@ -55,4 +55,4 @@ def assert_again(workshop, before: dict) -> None:
 def left_of_checks(workshop) -> list[str]:
     """Return the processes that checks in this classroom have started, and their programs, and that still run."""
     ours = processes.marked("WORKSHOP_RUN_DIR", str(workshop.run_folder))
-    return [str(process) for process in ours if checking.MARK in process.environ()]
+    return [str(process) for process in ours if checking.MARK in processes.environment(process)]

@@ -66,15 +66,15 @@ def of(run_folder: Path) -> list[psutil.Process]:
 
 def marked(name: str, value: str) -> list[psutil.Process]:
     """Return every process that was started with this in its environment."""
-    return [process for process in psutil.process_iter() if _environment(process).get(name) == value]
+    return [process for process in psutil.process_iter() if environment(process).get(name) == value]
 
 
 def of_services(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Return those that run the code of a service, as an instance or a worker: only these are told which service."""
-    return [process for process in processes if "SERVICE" in _environment(process)]
+    return [process for process in processes if "SERVICE" in environment(process)]
 
 
-def _environment(process: psutil.Process) -> dict[str, str]:
+def environment(process: psutil.Process) -> dict[str, str]:
     """Return the environment that a process was started with; none if it is not for us to see."""
     try:
         return process.environ()
