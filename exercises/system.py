@@ -19,6 +19,7 @@ import requests
 from learner import listening, refuse_todo
 
 from workshop import builds, checking, evolution, paths, processes, state, supervisor
+from workshop.counters import LINE
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.probe import Load, Probe, session, sign_up
 from workshop.registry import Registry, RegistryUnavailable
@@ -32,9 +33,6 @@ LEAVE_TIMEOUT = 15  # seconds for its sidecars to drain it and end; measured: 0.
 LOG_TIMEOUT = 5  # seconds for a line to be in a log
 ANSWER_TIMEOUT = 10  # seconds for etcd to answer once it was started; measured: 0.3
 REQUEST_TIMEOUT = 10  # seconds: longer than the system lets any request take
-LINE = re.compile(
-    r"(?P<backend>\S+) (?P<instance>\S+) (?P<status>\d+) \S+ ms (?P<method>\S+) (?P<path>\S+) request_id=(?P<id>\S+)"
-)
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,9 @@ class System:
         if not wait_until(lambda: f"request_id={last}" in log.read_text(errors="replace"), LOG_TIMEOUT):
             raise CannotCheck(f"the load balancer writes no log. {checking.DOCTOR}")
         return [
-            Passage(found["backend"], found["instance"], found["method"], found["path"], int(found["status"]))
-            for found in LINE.finditer(log.read_text(errors="replace"))
-            if found["id"] == request_id
+            Passage(found["service"], found["instance"], found["method"], found["path"], int(found["status"]))
+            for found in map(LINE.match, log.read_text(errors="replace").splitlines())
+            if found and found["id"] == request_id
         ]
 
     def keys(self, prefix: str = "/") -> dict[str, str]:

@@ -9,8 +9,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What `log-format` in haproxy.cfg.j2 writes: client, frontend, backend, instance, status, time until the answer began.
-LINE = re.compile(r"\S+ \S+ (?P<service>\S+) (?P<instance>\S+) (?P<status>-?\d+) (?P<time>-?\d+) ms ")
+# What `log-format` in haproxy.cfg.j2 writes: client, frontend, backend, instance, status, time until the answer began,
+# and of what could be read as a request: method, path, id.
+LINE = re.compile(
+    r"\S+ \S+ (?P<service>\S+) (?P<instance>\S+) (?P<status>-?\d+) (?P<time>-?\d+) ms "
+    r"(?:(?P<method>\S+) (?P<path>\S+) request_id=(?P<id>\S+))?"
+)
 
 
 @dataclass
