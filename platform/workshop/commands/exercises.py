@@ -16,8 +16,8 @@ def command(timetable: str | None) -> None:
     if timetable:
         show_timetable(everything, timetable)
         return
-    passed = exercises.progress()
-    next_one = next((one.number for one in everything if "passed" not in passed.get(one.number, {})), None)
+    passed = {number: entry["passed"] for number, entry in exercises.progress().items() if "passed" in entry}
+    following = next((one for one in everything if one.number not in passed), None)
     table = Table(box=None)
     for heading in ("", "", "exercise", "minutes", "needs", ""):
         table.add_column(heading)
@@ -26,14 +26,12 @@ def command(timetable: str | None) -> None:
         if one.part != part:
             part = one.part
             table.add_row("", "", f"[bold]{exercises.PARTS[part]}[/]")
-        entry = passed.get(one.number, {})
-        state = f"passed, {entry['passed']}" if "passed" in entry else "begun" if one.is_started else ""
-        table.add_row("▶" if one.number == next_one else "", one.number, one.title, str(one.minutes), one.needs, state)
+        state = f"passed, {passed[one.number]}" if one.number in passed else "begun" if one.is_started else ""
+        table.add_row("▶" if one is following else "", one.number, one.title, str(one.minutes), one.needs, state)
     Console().print(table)
-    click.echo(f"{sum(map(exercises.is_passed, everything))} of {len(everything)} passed.")
-    for one in everything:
-        if one.number == next_one:
-            click.echo(f"Next: ./workshop exercise {'check' if one.is_started else 'start'} {next_one}")
+    click.echo(f"{sum(one.number in passed for one in everything)} of {len(everything)} passed.")
+    if following:
+        click.echo(f"Next: ./workshop exercise {'check' if following.is_started else 'start'} {following.number}")
 
 
 def show_timetable(everything: list[Exercise], name: str) -> None:
