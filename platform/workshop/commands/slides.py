@@ -1,0 +1,82 @@
+import os
+import tempfile
+import threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import click
+
+from workshop import binaries, deck
+from workshop.errors import WorkshopError
+from workshop.files import write_atomically
+
+PORT = 8000
+READY = 30_000  # milliseconds until the browser has laid out the slides
+# Chromium refuses to run as root in its sandbox; it loads nothing but our own page.
+BROWSER_OPTIONS = ["--disable-background-networking", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+
+
+@click.command("slides", epilog="Example: ./workshop slides --timetable 3h")
+@click.option("--timetable", type=click.Choice(deck.CLASSES), default="1d", help="Whose slides; a day has them all.")
+@click.option("--port", default=PORT, show_default=True, help="Where to serve them, on loopback; 0 takes a free one.")
+@click.option("--pdf", "file", metavar="FILE", type=click.Path(path_type=Path), help="Print them into FILE instead.")
+def command(timetable: str, port: int, file: Path | None) -> None:
+    """Serve the slides until Ctrl-C, without a network. In the browser, S opens the speaker's view with the notes."""
+    if file:
+        print_pdf(file, timetable)
+        return
+    with served(timetable, port) as (url, serving):
+        click.echo(f"The slides are at {url} (S: speaker's view, F: full screen, ?: all keys). Ctrl-C ends this.")
+        try:
+            serving.join()
+        except KeyboardInterrupt:
+            click.echo()
+
+
+@contextmanager
+def served(timetable: str, port: int = 0):
+    """Serve the deck on loopback while the context lasts; yield its address and the thread that serves it.
+
+    Raises WorkshopError when the port is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix="workshop-slides-") as folder:
+        deck.write(Path(folder), timetable)
+        try:
+            server = ThreadingHTTPServer(("127.0.0.1", port), partial(QuietHandler, directory=folder))
+        except (OSError, OverflowError):
+            raise WorkshopError(f"Port {port} cannot be used: choose another one with --port.") from None
+        with server:
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            yield f"http://127.0.0.1:{server.server_port}/", thread
+            server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        pass
+
+
+def print_pdf(file: Path, timetable: str) -> None:
+    """Print the deck into a file, a slide on each page. Raises WorkshopError when there is no Chromium."""
+    from playwright.sync_api import sync_playwright  # here, since it takes a while to import
+
+    if file.exists() and not file.is_file():
+        raise WorkshopError(f"{file} is no file: name another one.")
+    chromium = binaries.find("chromium")
+    if not chromium:
+        raise WorkshopError("Chromium is missing, which prints the slides: `platform/provision.sh --test` installs it.")
+    with served(timetable) as (url, _), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)
+        page = browser.new_page()
+        page.goto(f"{url}?print-pdf")
+        page.wait_for_selector(".pdf-page", timeout=READY)
+        pdf = page.pdf(prefer_css_page_size=True, print_background=True)
+        browser.close()
+    try:
+        write_atomically(file, pdf, mode=0o644)
+    except OSError as error:
+        raise WorkshopError(f"{file} cannot be written, {error.strerror}: name another one.") from None
+    click.echo(f"{file} is written.")
