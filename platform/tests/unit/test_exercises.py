@@ -1,13 +1,11 @@
 """The exercises as they are written, and the small parts of their harness."""
 
-import itertools
 import re
 from pathlib import Path
 
 import pytest
 
 from workshop import checking, exercises
-from workshop.commands.exercises import timetable_of
 from workshop.verdict import CannotCheck, Hop, NotYet, Verdict, Wrong, expect
 
 EXERCISES = exercises.all_of_them()
@@ -50,16 +48,6 @@ def test_a_readme_says_what_to_do_and_its_links_lead_somewhere(exercise):
     for link in re.findall(r"\]\(([^)#]+)", text):
         if "://" not in link:
             assert (exercise.folder / link).exists(), link
-
-
-@pytest.mark.parametrize(("name", "minutes"), [("3h", 180), ("1d", 8 * 60)])
-def test_a_timetable_fits_into_its_class(name, minutes):
-    rows = timetable_of(EXERCISES, name)
-    at, *_, last = rows[-1]
-    assert at + last <= minutes
-    assert [number for _, number, _, _ in rows if number] == sorted({number for _, number, _, _ in rows if number})
-    for (start, *_, took), (following, *_) in itertools.pairwise(rows):
-        assert start + took == following
 
 
 def test_a_verdict_begins_with_its_heading_and_marks_the_hop():

@@ -20,7 +20,13 @@ BROWSER_OPTIONS = ["--disable-background-networking", *(["--no-sandbox"] if os.g
 
 @click.command("slides", epilog="Example: ./workshop slides --timetable 3h")
 @click.option("--timetable", type=click.Choice(deck.CLASSES), default="1d", help="Whose slides; a day has them all.")
-@click.option("--port", default=PORT, show_default=True, help="Where to serve them, on loopback; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="Where to serve them, on loopback; 0 takes a free one.",
+)
 @click.option("--pdf", "file", metavar="FILE", type=click.Path(path_type=Path), help="Print them into FILE instead.")
 def command(timetable: str, port: int, file: Path | None) -> None:
     """Serve the slides until Ctrl-C, without a network. In the browser, S opens the speaker's view with the notes."""
@@ -45,7 +51,7 @@ def served(timetable: str, port: int = 0):
         deck.write(Path(folder), timetable)
         try:
             server = ThreadingHTTPServer(("127.0.0.1", port), partial(QuietHandler, directory=folder))
-        except (OSError, OverflowError):
+        except OSError:
             raise WorkshopError(f"Port {port} cannot be used: choose another one with --port.") from None
         with server:
             thread = threading.Thread(target=server.serve_forever, daemon=True)

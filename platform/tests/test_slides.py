@@ -1,0 +1,167 @@
+"""The deck in a real browser, without a network, and what its terminals show, typed again."""
+
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from workshop import binaries, deck
+from workshop.commands.slides import BROWSER_OPTIONS, served
+
+SIZE = {"width": 1280, "height": 720}
+TERMINALS = sorted((deck.SOURCES / "terminal").glob("*.txt"))
+COMMAND_TIMEOUT = 60  # seconds for a command on a slide
+# Returns what of the current slide lies outside it, or is cut off in its own box.
+OUTSIDE = """() => {
+  const all = [...Reveal.getCurrentSlide().querySelectorAll("*")].filter(element => !element.closest("aside"));
+  return all.filter(element => {
+    const box = element.getBoundingClientRect();
+    const isCut = getComputedStyle(element).display !== "inline" && element.scrollWidth > element.clientWidth + 1;
+    return box.right > innerWidth + 1 || box.bottom > innerHeight + 1 || isCut;
+  }).map(element => element.textContent.trim().slice(0, 60) || element.outerHTML);
+}"""
+MISSING = """() => [...Reveal.getCurrentSlide().querySelectorAll("img")]
+  .filter(image => !image.complete || !image.naturalWidth).map(image => image.src)"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=binaries.find("chromium"), args=BROWSER_OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_deck(browser):
+    """Open the deck of a class; return the page, and everything that it has asked for or complained of."""
+    opened = []
+
+    def open_it(url: str, **options):
+        page = browser.new_page(viewport=SIZE, **options)
+        opened.append(page)
+        requests, complaints = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        page.on("response", lambda r: complaints.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(url)
+        page.wait_for_function("window.Reveal && Reveal.isReady()")
+        return page, requests, complaints
+
+    yield open_it
+    for page in opened:
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_slide_fits_and_asks_for_nothing_outside(open_deck, scheme, print_figure):
+    with served("1d") as (url, _):
+        page, requests, complaints = open_deck(url, color_scheme=scheme)
+        slides = deck.slides("1d")
+        assert page.evaluate("Reveal.getTotalSlides()") == len(slides)
+        wrong = {}
+        for number, slide in enumerate(slides):
+            page.evaluate("number => Reveal.slide(number)", number)
+            page.wait_for_function("[...document.images].every(image => image.complete)")
+            if found := page.evaluate(OUTSIDE) + page.evaluate(MISSING):
+                wrong[f"{number + 1}, {slide.part}, {slide.heading}"] = found
+        assert not wrong
+        assert not complaints
+        assert {re.match(r"\w+:(//[^/]*/|)", request)[0] for request in requests} == {url, "data:"}
+    print_figure(f"slides: {len(slides)} seen in {scheme}, {sum(s.seconds for s in slides) / 60:g} minutes")
+
+
+def test_the_short_class_has_its_slides_only(open_deck):
+    with served("3h") as (url, _):
+        page, _, _ = open_deck(url)
+        assert page.evaluate("Reveal.getTotalSlides()") == len(deck.slides("3h")) < len(deck.slides("1d"))
+
+
+def test_the_speaker_sees_the_notes_and_the_clock(open_deck):
+    with served("1d") as (url, _):
+        page, _, complaints = open_deck(url)
+        with page.expect_popup() as popup:
+            page.keyboard.press("s")
+        view = popup.value
+        notes = deck.slides("1d")[0].text.partition("Note:")[2].split()
+        view.wait_for_function(
+            "words => words.every(word => document.body.innerText.includes(word))",
+            arg=[w for w in notes if w.isalpha()],
+        )
+        assert view.locator(".pacing").is_visible()  # the minutes of each slide are known
+        assert not complaints
+        view.close()
+
+
+def test_a_slide_that_is_too_long_is_found(open_deck, tmp_path):
+    with served("1d") as (url, _):
+        page, _, _ = open_deck(url)
+        assert not page.evaluate(OUTSIDE)
+        page.evaluate("Reveal.getCurrentSlide().insertAdjacentHTML('beforeend', '<p>too long</p>'.repeat(20))")
+        assert "too long" in page.evaluate(OUTSIDE)
+        page.evaluate("Reveal.getCurrentSlide().insertAdjacentHTML('beforeend', '<img src=\"nowhere.svg\">')")
+        page.wait_for_function("[...document.images].every(image => image.complete)")
+        assert page.evaluate(MISSING) == [f"{url}nowhere.svg"]
+
+
+def test_the_pdf_has_a_page_for_each_slide(workshop, tmp_path):
+    file = tmp_path / "slides.pdf"
+    assert f"{file} is written" in workshop.run("slides", "--timetable", "3h", "--pdf", str(file)).stdout
+    assert len(re.findall(rb"/Type /Page\b", file.read_bytes())) == len(deck.slides("3h"))
+
+
+def test_the_slides_are_served_until_interrupted(workshop):
+    process = workshop.popen("slides", "--port", "0")
+    try:
+        url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)  # it goes on
+        refused = workshop.run("slides", "--port", url.split(":")[2].strip("/"), expect=1)
+        assert "choose another one with --port" in refused.stderr
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_pdf_that_cannot_be_written_is_refused(workshop, tmp_path):
+    assert "name another one" in workshop.run("slides", "--pdf", str(tmp_path), expect=1).stderr
+
+
+@pytest.mark.parametrize("file", TERMINALS, ids=lambda file: file.stem)
+def test_what_a_slide_shows_of_a_terminal_is_what_one_sees(workshop, file):
+    stage, _, transcript = file.read_text().partition("\n")
+    workshop.stage = stage
+    workshop.up()
+    for command, shown in re.findall(r"(?m)^\$ (.*)\n((?:(?!\$ ).*\n?)*)", transcript):
+        seen = typed(workshop, command)
+        assert re.fullmatch(pattern(shown), general(seen)), f"$ {command}\n{seen}"
+
+
+def typed(workshop, command: str) -> str:
+    """Type a command at the repository's root; return what comes, on a terminal of a slide's width."""
+    environment = os.environ | {"WORKSHOP_RUN_DIR": str(workshop.run_folder), "COLUMNS": "84"}
+    command = command.replace("http://127.0.0.1:8080", workshop.url)
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        **{"cwd": workshop.repository, "env": environment, "text": True, "timeout": COMMAND_TIMEOUT},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return result.stdout
+
+
+def general(text: str) -> str:
+    """Return a text without what differs each time: numbers, the names of instances, and how wide a column is."""
+    text = re.sub(r"_v\d+_\w+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
+    return re.sub(r"\s+", " ", re.sub(r"\d+(\.\d+)?", "N", text)).strip()
+
+
+def pattern(shown: str) -> str:
+    """Return the regular expression of what a slide shows, in which … stands for anything."""
+    return re.escape(general(shown)).replace("…", ".*")
