@@ -25,7 +25,9 @@ SHOWN = {"3h": ("3h", "3h-only"), "1d": ("", "3h")}
 CLOSING = 60  # seconds of an exercise's minutes that its closing slide takes
 PAUSES = ("Break", "Lunch")  # the headings of slides that are none
 LANGUAGES = {".py": "python", ".js": "javascript", ".toml": "ini", ".lua": "lua", ".yaml": "yaml", ".html": "xml"}
-CLOSERS = (")", "]", "}")  # that end no block, but a line that was broken
+FENCED = re.compile(r"(?ms)^```\w+\n(?P<text>.*?)\n```$")
+LARGE_COLUMNS, LARGE_LINES = 58, 8  # of code or of a terminal: at most so many leave room for `.large` of deck.css
+CLOSERS = (")", "]", "}", "end)")  # that end no block, but a line that was broken, or a function in Lua
 
 
 class BadSlide(WorkshopError):
@@ -95,7 +97,8 @@ def write(folder: Path, timetable: str = "1d") -> None:
 def render(file: Path) -> str:
     """Return a file of the deck as Markdown, with what it includes."""
     template = environment().get_template(str(file.relative_to(SOURCES)))
-    return template.render(code=code, terminal=terminal, drawing=drawing, exercise=exercise)
+    text = template.render(code=code, terminal=terminal, drawing=drawing, exercise=exercise)
+    return FENCED.sub(enlarged, text)
 
 
 def environment(autoescape: bool = False) -> jinja2.Environment:
@@ -147,7 +150,7 @@ def terminal(name: str) -> str:
     file = SOURCES / "terminal" / f"{name}.txt"
     if not file.is_file():
         raise BadSlide(f"There is no {file.relative_to(paths.REPOSITORY)}.")
-    return fenced("shell-session", file.read_text().split("\n", 1)[1].rstrip())
+    return fenced("console", file.read_text().split("\n", 1)[1].rstrip())
 
 
 def drawing(name: str, alternative: str) -> str:
@@ -176,3 +179,10 @@ def exercise(number: str) -> str:
 
 def fenced(language: str, text: str) -> str:
     return f"```{language}\n{text}\n```"
+
+
+def enlarged(found: re.Match) -> str:
+    """Return a fenced block, marked to be shown in larger type if there is room."""
+    lines = found["text"].splitlines()
+    is_small = len(lines) <= LARGE_LINES and max(map(len, lines)) <= LARGE_COLUMNS
+    return found[0] + ('\n<!-- .element: class="large" -->' if is_small else "")

@@ -83,6 +83,17 @@ def test_a_block_without_indentation_ends_at_an_empty_line(repository):
     assert deck.code("a.toml", "[services.users]").endswith('routes = ["/api/users"]\n```')
 
 
+def test_the_end_of_a_function_in_lua_belongs_to_it(repository):
+    (repository / "a.lua").write_text("register(function()\n    work()\nend)\n\nrest()\n")
+    assert deck.code("a.lua", "register") == "```lua\nregister(function()\n    work()\nend)\n```"
+
+
+@pytest.mark.parametrize(("lines", "columns", "is_large"), [(8, 58, True), (9, 58, False), (8, 59, False)])
+def test_short_code_is_shown_in_larger_type(lines, columns, is_large):
+    text = deck.fenced("console", "\n".join(["x" * columns] * lines))
+    assert ('class="large"' in deck.FENCED.sub(deck.enlarged, text)) == is_large
+
+
 @pytest.mark.parametrize(
     ("file", "marker", "until", "says"),
     [
