@@ -1,12 +1,23 @@
 #!/usr/bin/env bash
 # Installs what the workshop needs on Debian or Ubuntu: packages of the system, a Python environment, front-end files.
 #
-#   provision.sh            install what is missing; what is there already is left alone
-#   provision.sh --test     and what only the test suite needs
-#   provision.sh --check    say what is missing, install nothing
+#   provision.sh                 install what is missing; what is there already is left alone
+#   provision.sh --bundle FILE   from a file that `./workshop bundle` has made, not from the network
+#   provision.sh --test          and what only the test suite needs
+#   provision.sh --check         say what is missing, install nothing
+#   provision.sh --made-for      say what a bundle made here is for: the machine, the lock files, the packages
 #
 # Exit status: 0 ready; 1 something you can mend; 2 an administrator of this machine must.
 set -euo pipefail
+
+bundle=
+if [[ ${1:-} == --bundle* ]]; then
+    [[ $* =~ ^--bundle[=\ ](.+)$ ]] || {
+        printf 'Usage: ./workshop setup --bundle FILE\n\nError: which FILE?\n' >&2
+        exit 2
+    }
+    bundle=$(realpath --canonicalize-missing -- "${BASH_REMATCH[1]}")
+fi
 cd "$(dirname "$(readlink -f "$0")")/.."
 
 python=/usr/bin/python3
@@ -25,6 +36,7 @@ if [ "${1:-}" = --test ]; then
     packages+=(
         "chromium: two people chat in a real browser"
         "debootstrap: makes the bare system in which the set-up is tested"
+        "iproute2: takes the network away from it"
         "shellcheck: checks the shell scripts"
     )
 fi
@@ -59,12 +71,18 @@ run_showing() {
     fi
 }
 
+temporary=() # files of the system
+unpacked=    # a folder: what the bundle holds
+clean_up() {
+    [ ${#temporary[@]} = 0 ] || as_root rm -f "${temporary[@]}"
+    [ -z "$unpacked" ] || rm -rf "$unpacked"
+}
+trap clean_up EXIT
+
 # Puts a file into the system, until this script ends.
-temporary=()
 put_for_now() {
     local file=$1 content=$2
     temporary+=("$file")
-    trap 'as_root rm -f "${temporary[@]}"' EXIT
     as_root mkdir -p "$(dirname "$file")"
     echo "$content" | as_root tee "$file" >/dev/null
     as_root chmod 755 "$file"
@@ -76,9 +94,9 @@ install_packages() {
     local policy=/usr/sbin/policy-rc.d package
     [ -e $policy ] || put_for_now $policy $'#!/bin/sh\nexit 101'
     put_for_now /etc/postgresql-common/createcluster.d/workshop.conf 'create_main_cluster = false'
-    run_showing '^(Get|Hit)' as_root apt-get update || return 1
+    run_showing '^(Get|Hit)' as_root apt-get "${apt_options[@]}" update || return 1
     run_showing '^(Unpacking|Setting up)' as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" || return 1
+        apt-get "${apt_options[@]}" install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" || return 1
     if [ -d /run/systemd/system ]; then
         for package in "$@"; do
             case $package in
@@ -91,6 +109,51 @@ install_packages() {
 
 python_is_ready() { cmp -s requirements.lock .venv/requirements.lock; }
 frontend_is_ready() { cmp -s package-lock.json node_modules/installed-lock.json; }
+
+# Three lines: the machine (as far as it is known: a bare one has no Python yet), the lock files, the packages.
+made_for() {
+    # shellcheck source=/dev/null
+    (. /etc/os-release && printf '%s' "$NAME ${VERSION_ID:-}, $(dpkg --print-architecture)")
+    [ ! -x $python ] || $python -c 'import sys; print(", Python %d.%d" % sys.version_info[:2], end="")'
+    printf '\n%s\n' "$(cat requirements.lock package-lock.json | sha256sum)"
+    echo "${packages[*]%%:*}"
+}
+
+refuse() {
+    echo "$1" >&2
+    exit 1
+}
+
+# Unpacks the bundle, if it is whole and fits this machine, and has apt and pip take what they install from it alone.
+apt_options=()
+advice="Is the network there? Once it is, run this again."
+use_bundle() {
+    local theirs ours said
+    [[ -f $bundle && -r $bundle ]] || refuse "$bundle is missing, or no file that you may read."
+    mapfile -t theirs < <(tar -xOf "$bundle" --occurrence=1 made-for 2>/dev/null)
+    mapfile -t ours < <(made_for)
+    [ ${#theirs[@]} = 3 ] || refuse "$bundle is no bundle: \`./workshop bundle FILE\` makes one."
+    [[ ${theirs[0]}, == "${ours[0]},"* ]] || refuse "$bundle is for ${theirs[0]}; this machine is ${ours[0]}."
+    [ "${theirs[*]:1}" = "${ours[*]:1}" ] ||
+        refuse "$bundle is for another version of the workshop, which needs other packages: make it anew with this one."
+
+    unpacked=$(mktemp -d "${TMPDIR:-/var/tmp}/bundle.XXXXXX") # in /var/tmp, since /tmp may be memory
+    said=$(exec 2>&1 && tar -C "$unpacked" --no-same-owner -xf "$bundle" && cd "$unpacked" &&
+        sha256sum --check --quiet SHA256SUMS) ||
+        refuse "$bundle cannot be unpacked (${said%%$'\n'*}): copy it again, if it is not the room on this disk."
+    echo "$bundle is whole, and for this machine."
+
+    mkdir -p "$unpacked/lists/partial"
+    echo "deb [trusted=yes] file:$unpacked/debs ./" >"$unpacked/sources.list"
+    apt_options=(
+        -o Dir::Etc::SourceList="$unpacked/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o Dir::State::Lists="$unpacked/lists"
+        -o APT::Sandbox::User=root # nothing is downloaded, and the folder is nobody else's to read
+        -o APT::Get::Remove=false  # rather fail than have something make way
+    )
+    export PIP_CONFIG_FILE=/dev/null PIP_NO_INDEX=1 PIP_FIND_LINKS="$unpacked/wheels"
+    advice="The bundle does not go with what this machine has already. Where the network is, run: ./workshop setup"
+}
 
 command -v dpkg-query >/dev/null || {
     echo "This is neither Debian nor Ubuntu: use a machine, or a virtual one, with Debian 12 or Ubuntu 24.04." >&2
@@ -109,6 +172,11 @@ done
 
 mapfile -t missing < <(missing_packages)
 install_command="apt-get install --no-install-recommends ${missing[*]%%:*}"
+
+if [ "${1:-}" = --made-for ]; then
+    made_for
+    exit 0
+fi
 
 if [ "${1:-}" = --check ]; then
     [ ${#unwritable[@]} = 0 ] || printf 'cannot be written by you: %s\n' "${unwritable[@]}"
@@ -135,6 +203,8 @@ if [ ${#unwritable[@]} -gt 0 ] && ! { python_is_ready && frontend_is_ready; }; t
     exit 1
 fi
 
+[ -z "$bundle" ] || use_bundle
+
 if [ ${#missing[@]} -gt 0 ]; then
     echo "Installing packages of the system:"
     printf '  %s\n' "${missing[@]}"
@@ -143,10 +213,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         echo "  $install_command" >&2
         exit 2
     fi
-    install_packages "${missing[@]%%:*}" || {
-        echo "apt-get failed (see above). Is the network there? Once it is, run this again." >&2
-        exit 1
-    }
+    install_packages "${missing[@]%%:*}" || refuse "apt-get failed (see above). $advice"
 fi
 
 if ! python_is_ready; then
@@ -154,20 +221,21 @@ if ! python_is_ready; then
     [ -x .venv/bin/python ] || $python -m venv .venv
     # Each file is checked against its hash; nothing is installed that the lock does not name.
     run_showing '^(Collecting|Building|Installing)' .venv/bin/python -m pip install --disable-pip-version-check \
-        --progress-bar off --use-pep517 --no-deps --require-hashes -r requirements.lock || {
-        echo "pip failed (see above). Is the network there? Once it is, run this again." >&2
-        exit 1
-    }
+        --progress-bar off --use-pep517 --no-deps --require-hashes -r requirements.lock ||
+        refuse "pip failed (see above). $advice"
     cp requirements.lock .venv/requirements.lock
 fi
 
 if ! frontend_is_ready; then
     echo "Installing the front-end files of package-lock.json into node_modules/"
-    # It trusts whom this system trusts, such as a company's proxy, not only the list that Node.js carries.
-    export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt}
-    PATH="$PWD/.venv/bin:$PATH" run_showing '^added' .venv/bin/npm ci --no-audit --no-fund --ignore-scripts || {
-        echo "npm failed (see above). Is the network there? Once it is, run this again." >&2
-        exit 1
-    }
+    if [ -n "$bundle" ]; then
+        rm -rf node_modules
+        cp -R "$unpacked/node_modules" .
+    else
+        # It trusts whom this system trusts, such as a company's proxy, not only the list that Node.js carries.
+        export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt}
+        PATH="$PWD/.venv/bin:$PATH" run_showing '^added' .venv/bin/npm ci --no-audit --no-fund --ignore-scripts ||
+            refuse "npm failed (see above). $advice"
+    fi
     cp package-lock.json node_modules/installed-lock.json
 fi

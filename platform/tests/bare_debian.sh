@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Runs a script in a bare Debian (no Python, no git, no sudo), with a copy of the repository in /home/learner/workshop.
 #
-#   bare_debian.sh FILE        as root; exit status: the script's own, or 125 when the system cannot be made
+#   bare_debian.sh FILE           as root; exit status: the script's own, or 125 when the system cannot be made
+#   bare_debian.sh FILE BUNDLE    without a network, with the file BUNDLE as /home/learner/bundle.tar
 #
 # The system is a debootstrap minbase in a chroot with processes of its own, made once and kept as an archive; it uses
 # this machine's network, and reaches package registries with this machine's client settings. What the script leaves
 # running is ended with it.
 set -euo pipefail
 script=$(readlink -f "$1")
+bundle=${2:-}
 repository=$(cd "$(dirname "$(readlink -f "$0")")/../.." && pwd)
 archive=${XDG_CACHE_HOME:-$HOME/.cache}/workshop/bookworm.tar
 
@@ -35,16 +37,22 @@ mkdir -p "$root/home/learner/workshop"
 tar -C "$repository" --exclude=./.git --exclude=./.run --exclude=./.venv --exclude=./node_modules --exclude=./work \
     --exclude=__pycache__ --exclude='.*_cache' -cf - . | tar -C "$root/home/learner/workshop" -xf -
 cp "$script" "$root/script"
+without=()
+if [ -n "$bundle" ]; then
+    cp "$bundle" "$root/home/learner/bundle.tar"
+    without=(--net) # a network of its own, in which there is loopback and nothing else
+fi
 
 environment=(HOME=/root LANG=C.UTF-8 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
 for name in HTTP_PROXY HTTPS_PROXY PIP_CERT PIP_INDEX_URL; do
     if [ -n "${!name:-}" ]; then environment+=("$name=${!name}"); fi
 done
 # shellcheck disable=SC2016  # expanded by the inner shell, in the new namespaces
-unshare --mount --pid --fork --kill-child --propagation private bash -c '
-    root=$1; shift
+unshare "${without[@]}" --mount --pid --fork --kill-child --propagation private bash -c '
+    root=$1 bundle=$2; shift 2
+    [ -z "$bundle" ] || ip link set lo up
     mount -t proc proc "$root/proc"
     mount --rbind /sys "$root/sys"
     mount --rbind /dev "$root/dev"
     exec chroot "$root" /usr/bin/env -i "$@" bash /script
-' bare-debian "$root" "${environment[@]}"
+' bare-debian "$root" "$bundle" "${environment[@]}"

@@ -13,7 +13,7 @@ from workshop.haproxy import HAProxyUnavailable
 from workshop.registry import RegistryUnavailable
 
 COMMANDS = (
-    "setup", "doctor", "up", "down", "status", "logs", "open",
+    "setup", "bundle", "doctor", "up", "down", "status", "logs", "open",
     "scale", "kill", "stop", "start", "restart",
     "build", "upgrade", "rollback", "canary", "promote", "abort", "route", "evolve",
     "probe", "bench", "demo", "diff", "exercises", "exercise", "slides", "test",

@@ -2,16 +2,25 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> None:
     """Replace the file at `path` by one that holds `content`: written beside it, then renamed over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, mode) as temporary:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
+    """Yield an empty file beside `path`, to be written to: in the end renamed over it, after an exception removed."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
+        yield Path(temporary)
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
