@@ -140,7 +140,7 @@ use_bundle() {
     unpacked=$(mktemp -d "${TMPDIR:-/var/tmp}/bundle.XXXXXX") # in /var/tmp, since /tmp may be memory
     said=$(exec 2>&1 && tar -C "$unpacked" --no-same-owner -xf "$bundle" && cd "$unpacked" &&
         sha256sum --check --quiet SHA256SUMS) ||
-        refuse "$bundle cannot be unpacked (${said%%$'\n'*}): copy it again, if it is not the room on this disk."
+        refuse "$bundle cannot be unpacked (${said%%$'\n'*}): copy it again, or make room on this disk."
     echo "$bundle is whole, and for this machine."
 
     mkdir -p "$unpacked/lists/partial"
