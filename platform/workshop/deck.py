@@ -25,8 +25,11 @@ SHOWN = {"3h": ("3h", "3h-only"), "1d": ("", "3h")}
 CLOSING = 60  # seconds of an exercise's minutes that its closing slide takes
 PAUSES = ("Break", "Lunch")  # the headings of slides that are none
 LANGUAGES = {".py": "python", ".js": "javascript", ".toml": "ini", ".lua": "lua", ".yaml": "yaml", ".html": "xml"}
-FENCED = re.compile(r"(?ms)^```\w+\n(?P<text>.*?)\n```$")
-LARGE_COLUMNS, LARGE_LINES = 58, 8  # of code or of a terminal: at most so many leave room for `.large` of deck.css
+FENCED = re.compile(r"(?ms)^```\w+\n(.*?)\n```$")
+# The room for code on a slide, and the largest type for it, in its pixels; a character's width and height, in those of
+# the type.
+CODE_WIDTH, CODE_HEIGHT, LARGEST = 1232, 440, 34
+CHARACTER_WIDTH, LINE_HEIGHT = 0.602, 1.4
 CLOSERS = (")", "]", "}", "end)")  # that end no block, but a line that was broken, or a function in Lua
 
 
@@ -57,6 +60,16 @@ class Slide:
     def heading(self) -> str:
         found = re.search(r"(?m)^#+ (.*)$", self.text)
         return found[1].strip() if found else ""
+
+    @property
+    def code_size(self) -> int:
+        """Return how large the type of its code may be, in pixels, for the longest line and all lines to fit."""
+        lines = [line for block in FENCED.findall(self.text) for line in block.splitlines()]
+        if not lines:
+            return LARGEST
+        longest = max(map(len, lines))
+        fitting = min(CODE_WIDTH / (CHARACTER_WIDTH * longest), CODE_HEIGHT / (LINE_HEIGHT * len(lines)))
+        return min(LARGEST, int(fitting))
 
     def _mark(self, name: str, default: str | None = None) -> str:
         found = re.search(rf'^<!-- \.slide:.* data-{name}="([\w-]+)"', self.text)
@@ -97,8 +110,7 @@ def write(folder: Path, timetable: str = "1d") -> None:
 def render(file: Path) -> str:
     """Return a file of the deck as Markdown, with what it includes."""
     template = environment().get_template(str(file.relative_to(SOURCES)))
-    text = template.render(code=code, terminal=terminal, drawing=drawing, exercise=exercise)
-    return FENCED.sub(enlarged, text)
+    return template.render(code=code, terminal=terminal, drawing=drawing, exercise=exercise)
 
 
 def environment(autoescape: bool = False) -> jinja2.Environment:
@@ -179,10 +191,3 @@ def exercise(number: str) -> str:
 
 def fenced(language: str, text: str) -> str:
     return f"```{language}\n{text}\n```"
-
-
-def enlarged(found: re.Match) -> str:
-    """Return a fenced block, marked to be shown in larger type if there is room."""
-    lines = found["text"].splitlines()
-    is_small = len(lines) <= LARGE_LINES and max(map(len, lines)) <= LARGE_COLUMNS
-    return found[0] + ('\n<!-- .element: class="large" -->' if is_small else "")

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from workshop import deck, exercises
 from workshop.cli import cli
-from workshop.deck import BadSlide
+from workshop.deck import BadSlide, Slide
 
 MINUTES = {"3h": 180, "1d": 480}
 CODE = """\
@@ -88,10 +88,10 @@ def test_the_end_of_a_function_in_lua_belongs_to_it(repository):
     assert deck.code("a.lua", "register") == "```lua\nregister(function()\n    work()\nend)\n```"
 
 
-@pytest.mark.parametrize(("lines", "columns", "is_large"), [(8, 58, True), (9, 58, False), (8, 59, False)])
-def test_short_code_is_shown_in_larger_type(lines, columns, is_large):
+@pytest.mark.parametrize(("lines", "columns", "size"), [(1, 10, 34), (5, 80, 25), (14, 40, 22), (7, 58, 34)])
+def test_code_is_shown_as_large_as_it_fits(lines, columns, size):
     text = deck.fenced("console", "\n".join(["x" * columns] * lines))
-    assert ('class="large"' in deck.FENCED.sub(deck.enlarged, text)) == is_large
+    assert Slide("part", f"## A heading\n\n{text}").code_size == size
 
 
 @pytest.mark.parametrize(
