@@ -38,7 +38,8 @@ def lines(chapter: lesson.Chapter, earlier: str, later: str, in_full: bool) -> I
     yield click.style(f"{chapter.topic}: {earlier} → {later}", bold=True, underline=True)
     width = min(WIDEST, shutil.get_terminal_size().columns)
     for step, why in chapter.why.items():
-        yield click.wrap_text(f"\n{step}: {why} {chapter.cost[step]}", width)
+        for text in (f"{step}: {why}", f"What it costs: {chapter.cost[step]}"):
+            yield "\n" + click.wrap_text(text, width)
     for heading, files in chapter.summary().items():
         yield "\n" + click.style(heading, bold=True)
         yield from (f"  {file}" for file in files)
