@@ -16,7 +16,7 @@ COMMANDS = (
     "setup", "bundle", "doctor", "up", "down", "status", "logs", "open",
     "scale", "kill", "stop", "start", "restart",
     "build", "upgrade", "rollback", "canary", "promote", "abort", "route", "evolve",
-    "probe", "bench", "demo", "diff", "exercises", "exercise", "slides", "test",
+    "probe", "bench", "demo", "diff", "tour", "exercises", "exercise", "slides", "test",
 )  # fmt: skip
 
 

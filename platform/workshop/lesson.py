@@ -87,6 +87,7 @@ class Chapter:
 
     topic: str
     why: dict[str, str]  # a paragraph for each stage on the way
+    cost: dict[str, str]  # the same
     changes: list[Change]
 
     def of_kind(self, kind: str) -> list[Change]:
@@ -123,9 +124,14 @@ def chapters(earlier: str, later: str, topic: str | None = None, everything: boo
         if everything or not matches(change.path, TABLE["aside"]):
             found[topic_of(change.path)].append(change)
     return [
-        Chapter(name, {step: TOPICS[name][step].strip() for step in steps}, sorted(found[name], key=place_in_table))
+        Chapter(name, *(said(name, steps, what) for what in ("why", "cost")), sorted(found[name], key=place_in_table))
         for name in ([topic] if topic else TOPICS)
     ]
+
+
+def said(topic: str, steps: list[str], what: str) -> dict[str, str]:
+    """Return what the table says of a topic on the way to these stages: why it changes, or what that costs."""
+    return {step: TOPICS[topic][step][what].strip() for step in steps}
 
 
 def moves(changes: list[Change]) -> Iterator[str]:

@@ -40,10 +40,11 @@ def test_the_table_names_nothing_that_is_not_there():
     assert set(lesson.TABLE["renames"]) <= set(paths)
 
 
-def test_every_topic_says_why_it_changes_on_the_way_to_each_stage():
+def test_every_topic_says_why_it_changes_on_the_way_to_each_stage_and_what_that_costs():
     for topic in lesson.TOPICS.values():
         for name in STAGES[1:]:
-            assert 1 <= topic[name].count(". ") + 1 <= 3 and topic[name].endswith(".")
+            for text, most in ((topic[name]["why"], 4), (topic[name]["cost"], 2)):
+                assert 1 <= text.count(". ") + 1 <= most and text.endswith(".")
 
 
 @each_lesson
@@ -129,6 +130,9 @@ def test_a_topic_is_explained_summed_up_and_shown_without_colour_where_there_is_
 
     parts = [
         "users: stage0-monolith → stage2-microservices",
+        "\nstage1: ",
+        "\n\nWhat it costs: ",
+        "\n\nstage2: ",
         "moved, not a line changed\n  parley/ → users/parley/: passwords.py",
         "parley/presence.py → users/parley/presence.py: 97 % of its lines kept, 4 new",
         "common/seen.py: ",
@@ -196,7 +200,9 @@ def test_the_page_shows_every_line_side_by_side_and_loads_nothing(tmp_path):
     for chapter in lesson.chapters("stage0", "stage2"):
         section = page.get_element_by_id(chapter.topic)
         assert [p.text_content() for p in section.findall("p")] == [
-            f"{step} {why}" for step, why in chapter.why.items()
+            text
+            for step, why in chapter.why.items()
+            for text in (f"{step} {why}", f"what it costs {chapter.cost[step]}")
         ]
         changed = [
             (len(t.xpath(".//td[@class='removed']")), len(t.xpath(".//td[@class='added']")))
@@ -211,7 +217,9 @@ def test_a_program_on_the_page_stays_text():
     lines = ["<script>alert(1)</script>", "", "& {{ '</code>' }}"]
     change = lesson.Change(None, "ui/parley/page.html", [], lines)
     page = lxml.html.fromstring(
-        lesson_page.render("stage0", "stage1", [lesson.Chapter("ui", {"stage1": "<b>why</b>"}, [change])])
+        lesson_page.render(
+            "stage0", "stage1", [lesson.Chapter("ui", {"stage1": "<b>why</b>"}, {"stage1": "<i>"}, [change])]
+        )
     )
 
     assert [code.text_content() for code in page.iter("code")] == lines

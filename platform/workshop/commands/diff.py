@@ -5,8 +5,6 @@ from pathlib import Path
 import click
 
 from workshop import lesson, stage
-from workshop.errors import WorkshopError
-from workshop.files import write_atomically
 
 WIDEST = 100  # columns of a paragraph
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}  # of a diff's lines, by what they begin with
@@ -25,7 +23,9 @@ def command(earlier: str, later: str, topic: str | None, everything: bool, file:
     """
     chapters = lesson.chapters(earlier, later, topic, everything)
     if file:
-        write_page(file, earlier, later, chapters)
+        from workshop import lesson_page  # here, since the libraries that it needs take a while to import
+
+        lesson_page.write(file, lesson_page.render(earlier, later, chapters))
         return
     folders = stage.folder(earlier).name, stage.folder(later).name
     click.echo_via_pager(
@@ -38,7 +38,8 @@ def lines(chapter: lesson.Chapter, earlier: str, later: str, in_full: bool) -> I
     yield click.style(f"{chapter.topic}: {earlier} → {later}", bold=True, underline=True)
     width = min(WIDEST, shutil.get_terminal_size().columns)
     for step, why in chapter.why.items():
-        yield click.wrap_text(f"\n{step}: {why}", width)
+        for text in (f"{step}: {why}", f"What it costs: {chapter.cost[step]}"):
+            yield "\n" + click.wrap_text(text, width)
     for heading, files in chapter.summary().items():
         yield "\n" + click.style(heading, bold=True)
         yield from (f"  {file}" for file in files)
@@ -47,16 +48,3 @@ def lines(chapter: lesson.Chapter, earlier: str, later: str, in_full: bool) -> I
         yield from ("", *(click.style(line, bold=True) for line in diff[:2]))  # the names
         yield from (click.style(line, COLOURS.get(line[0])) for line in diff[2:])
     yield "\n"
-
-
-def write_page(file: Path, earlier: str, later: str, chapters: list[lesson.Chapter]) -> None:
-    from workshop import lesson_page  # here, since the libraries that it needs take a while to import
-
-    if file.exists() and not file.is_file():
-        raise WorkshopError(f"{file} is no file: name another one.")
-    page = lesson_page.render(earlier, later, chapters)
-    try:
-        write_atomically(file, page, mode=0o644)
-    except OSError as error:
-        raise WorkshopError(f"{file} cannot be written, {error.strerror}: name another one.") from None
-    click.echo(f"{file} is written: open it in a browser.")
