@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,8 @@ from workshop.cli import cli
 from workshop.deck import BadSlide, Slide
 
 MINUTES = {"3h": 180, "1d": 480}
+# of the guide's timetables: from, to, the part of the deck, what, minutes. A part's talk stands in one row.
+ROW = r"(?m)^\| (\d\d:\d\d) \| (\d\d:\d\d) \| `(\d\d-\w+)` \| (talk|exercise \d\d|break|lunch) \| (\d+) \|$"
 CODE = """\
 [services.ui]
 routes = ["/"]
@@ -52,6 +55,28 @@ def test_the_timetable_is_that_of_the_slides(name):
     assert f"{MINUTES[name] // 60} h 0 min" in shown
     for one in exercises.all_of_them():
         assert (one.title in shown) == (name == "1d" or one.timetable == name)
+
+
+@pytest.mark.parametrize(("name", "heading"), [("3h", "The three-hour class"), ("1d", "The one-day class")])
+def test_the_guide_has_the_minutes_of_the_slides(name, heading):
+    _, _, section = (deck.SOURCES / "INSTRUCTOR.md").read_text().partition(f"## {heading}\n")
+    rows = re.findall(ROW, section.partition("\n## ")[0])
+    assert [row[0] for row in rows[1:]] == [row[1] for row in rows[:-1]]  # one begins when the one before ends
+    assert all(minutes_between(begins, ends) == int(minutes) for begins, ends, _, _, minutes in rows)
+    assert [(part, block, int(minutes)) for *_, part, block, minutes in rows if block != "talk"] == [
+        (part, f"exercise {block}" if block.isdecimal() else block.lower(), minutes)
+        for part, block, minutes in deck.timetable(name)
+        if block
+    ]
+    talk = Counter()
+    for part, block, minutes in deck.timetable(name):
+        talk[part] += 0 if block else minutes
+    assert {part: int(minutes) for *_, part, block, minutes in rows if block == "talk"} == dict(+talk)
+
+
+def minutes_between(begins: str, ends: str) -> int:
+    (hour, minute), (end_hour, end_minute) = (map(int, time.split(":")) for time in (begins, ends))
+    return 60 * (end_hour - hour) + end_minute - minute
 
 
 def test_every_slide_says_its_minutes_and_what_to_say():
