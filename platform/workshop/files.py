@@ -6,12 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from workshop.errors import WorkshopError
+
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> None:
     """Replace the file at `path` by one that holds `content`: written beside it, then renamed over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, mode) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def write_where_asked(file: Path, content: str | bytes) -> None:
+    """Write a file that the user has named, for everybody to read. Raises WorkshopError when that can't be done."""
+    if file.exists() and not file.is_file():
+        raise WorkshopError(f"{file} is no file: name another one.")
+    try:
+        write_atomically(file, content, mode=0o644)
+    except OSError as error:
+        raise WorkshopError(f"{file} cannot be written, {error.strerror}: name another one.") from None
 
 
 @contextmanager

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import click
 import jinja2
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import TextLexer, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
-from workshop.errors import WorkshopError
-from workshop.files import write_atomically
 from workshop.lesson import Chapter
 
 # nowrap: only the lines, each with its own marks, so that it can stand in a cell of its own.
@@ -30,17 +27,6 @@ def page(template: str, **values: object) -> str:
     environment.filters["in_colour"] = in_colour
     styles, dark = (formatter.get_style_defs("code") for formatter in (FORMATTER, DARK))
     return environment.get_template(template).render(styles=styles, dark_styles=dark, **values)
-
-
-def write(file: Path, page: str) -> None:
-    """Write a page where the user wants it, and say so. Raises WorkshopError when it can't be written there."""
-    if file.exists() and not file.is_file():
-        raise WorkshopError(f"{file} is no file: name another one.")
-    try:
-        write_atomically(file, page, mode=0o644)
-    except OSError as error:
-        raise WorkshopError(f"{file} cannot be written, {error.strerror}: name another one.") from None
-    click.echo(f"{file} is written: open it in a browser.")
 
 
 def in_colour(lines: list[str], path: str) -> list[str]:

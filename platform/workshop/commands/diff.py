@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from workshop import lesson, stage
+from workshop.files import write_where_asked
 
 WIDEST = 100  # columns of a paragraph
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}  # of a diff's lines, by what they begin with
@@ -25,7 +26,8 @@ def command(earlier: str, later: str, topic: str | None, everything: bool, file:
     if file:
         from workshop import lesson_page  # here, since the libraries that it needs take a while to import
 
-        lesson_page.write(file, lesson_page.render(earlier, later, chapters))
+        write_where_asked(file, lesson_page.render(earlier, later, chapters))
+        click.echo(f"{file} is written: open it in a browser.")
         return
     folders = stage.folder(earlier).name, stage.folder(later).name
     click.echo_via_pager(

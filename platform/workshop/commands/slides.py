@@ -10,7 +10,7 @@ import click
 
 from workshop import binaries, deck
 from workshop.errors import WorkshopError
-from workshop.files import write_atomically
+from workshop.files import write_where_asked
 
 PORT = 8000
 READY = 30_000  # milliseconds until the browser has laid out the slides
@@ -69,8 +69,6 @@ def print_pdf(file: Path, timetable: str) -> None:
     """Print the deck into a file, a slide on each page. Raises WorkshopError when there is no Chromium."""
     from playwright.sync_api import sync_playwright  # here, since it takes a while to import
 
-    if file.exists() and not file.is_file():
-        raise WorkshopError(f"{file} is no file: name another one.")
     chromium = binaries.find("chromium")
     if not chromium:
         raise WorkshopError("Chromium is missing, which prints the slides: `platform/provision.sh --test` installs it.")
@@ -81,8 +79,5 @@ def print_pdf(file: Path, timetable: str) -> None:
         page.wait_for_selector(".pdf-page", timeout=READY)
         pdf = page.pdf(prefer_css_page_size=True, print_background=True)
         browser.close()
-    try:
-        write_atomically(file, pdf, mode=0o644)
-    except OSError as error:
-        raise WorkshopError(f"{file} cannot be written, {error.strerror}: name another one.") from None
+    write_where_asked(file, pdf)
     click.echo(f"{file} is written.")

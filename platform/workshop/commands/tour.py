@@ -8,6 +8,7 @@ from rich.table import Table
 
 from workshop import tour
 from workshop.commands.diff import WIDEST
+from workshop.files import write_where_asked
 from workshop.tour import Station
 
 
@@ -24,7 +25,8 @@ def command(number: str | None, file: Path | None) -> None:
     if file:
         from workshop import lesson_page  # here, since the libraries that it needs take a while to import
 
-        lesson_page.write(file, lesson_page.page("tour.html.j2", parts=tour.parts()))
+        write_where_asked(file, lesson_page.page("tour.html.j2", parts=tour.parts()))
+        click.echo(f"{file} is written: open it in a browser.")
     elif number:
         for line in lines(*tour.find(number)):
             click.echo(line)
