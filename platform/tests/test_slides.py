@@ -72,7 +72,7 @@ def test_every_slide_fits_and_asks_for_nothing_outside(open_deck, scheme, print_
                 wrong[f"{number + 1}, {slide.part}, {slide.heading}"] = found
         assert not wrong
         assert not complaints
-        assert {re.match(r"\w+:(//[^/]*/|)", request)[0] for request in requests} == {url, "data:"}
+        assert [request for request in requests if not request.startswith((url, "data:"))] == []
     print_figure(f"slides: {len(slides)} seen in {scheme}, {sum(s.seconds for s in slides) / 60:g} minutes")
 
 
@@ -93,7 +93,7 @@ def test_the_speaker_sees_the_notes_and_the_clock(open_deck):
             "words => words.every(word => document.body.innerText.includes(word))",
             arg=[w for w in notes if w.isalpha()],
         )
-        assert view.locator(".pacing").is_visible()  # the minutes of each slide are known
+        view.locator(".pacing").wait_for()  # the minutes of each slide are known
         assert not complaints
         view.close()
 
