@@ -51,16 +51,17 @@ class CommandLine:
 def in_text(file: Path) -> list[CommandLine]:
     """Return the command lines of a text, in its order: in fenced blocks, in `inline code`, or in neither."""
     pieces = _markdown(file.read_text()) if file.suffix == ".md" else _lines(file.read_text())
-    return [command for line, piece in pieces for command in _commands(file, line, piece)]
+    return [command for line, piece in pieces for command in commands_of(piece, file, line)]
 
 
 def in_code(file: Path) -> list[CommandLine]:
     """Return the command lines of a program's strings."""
     pieces = sorted(_strings(ast.parse(file.read_text())))
-    return [command for line, string in pieces for command in _commands(file, line, string)]
+    return [command for line, string in pieces for command in commands_of(string, file, line)]
 
 
-def _commands(file: Path, line: int, text: str) -> Iterator[CommandLine]:
+def commands_of(text: str, file: Path, line: int) -> Iterator[CommandLine]:
+    """Yield the command lines of a text without line ends."""
     for found in PROGRAM.finditer(text):
         shown = WORDS.match(text, found.end())[0].split()
         words = []
