@@ -33,7 +33,7 @@ LOOP = """
 set -m
 while IFS= read -r -u {pipe} line; do
     eval "$line" < /dev/null
-    echo "exit status $?, $((++typed))"
+    printf '\\nexit status %d, %d\\n' $? $((++typed))
     jobs > /dev/null
 done
 """

@@ -21,7 +21,7 @@ EVOLVED = "--evolved"  # the stage is not brought up, stage 0 is, and becomes it
 WHAT_MAY_DIFFER = ("-k", "not attacks and not test_page and not fuzz")
 EXERCISES, HARNESS = "platform/exercises/test_exercises.py", "platform/exercises/test_harness.py"
 EXERCISES_READMES = "platform/exercises/test_readmes.py"
-# Of each exercise, whether it begins and can be solved; the wrong answers, a busy core and the harness are the part's.
+# Of each exercise, whether it begins and can be solved; all else is the part's.
 HALVES = tuple(
     [EXERCISES, "-k", f"({' or '.join(f'{n:02}-' for n in numbers)}) and (jump or starter or solution) and not busy"]
     for numbers in (range(1, 9), range(9, 17))
@@ -78,7 +78,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     unit      fast, no servers but Redis: the tests of all stages, and the platform's
     stage0    the monolith's own tests          stage1    those of what is left of it, and of the bridge
     stage2    each service's own tests          platform  real HAProxy, etcd and Redis
-    exercises each with its starter, its wrong answers and its solution, and what a check says of any other code
+    exercises each with its starter, wrong answers, solution and README, and what a check says of any other code
     contract  the API of the running application, stage by stage
     matrix    what the whole suite leaves out: more of stages, databases and faults (half an hour)
     """
