@@ -54,7 +54,7 @@ BY_HAND = {
     ("15", "probe --for"): [MISTAKE + "stage2-microservices/messages/parley/api/messages.py"],
     ("15", "$decision"): ["git checkout stage2-microservices"],
     ("16", "5016/healthz"): ["until curl -s 127.0.0.1:5016/healthz; do sleep 0.1; done"],
-    ("16", "5016/api/words"): [SAY, "say ann 'deploy deploy deploy'; say ann done"],
+    ("16", "5016/api/words"): [SAY, "say ann 'deploy deploy deploy'; say ann 'done late'"],
 }
 
 
