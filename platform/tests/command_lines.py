@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from workshop import lesson, stage
+from workshop import lesson, stage, tour
 from workshop.cli import cli
 from workshop.commands.test import PARTS
 
@@ -201,5 +201,6 @@ CHECKS = {
     "[SERVICE]": lambda names: set(names) <= LOGS or _are_services(names),
     "INSTANCE|SERVICE": _are_services,
     "SERVICE=N...": _are_counts,
+    "[STATION]": lambda numbers: bool(tour.find(*numbers)),
     "[WHAT] [-- OPTIONS...]": lambda words: words[0] in PARTS or words[0].startswith("-"),
 }

@@ -79,7 +79,8 @@ NOT_HERE = {
 }
 
 
-def test_each_command_of_the_readme_works_in_its_order(copied_workshop, print_figure):
+def test_each_command_of_the_readme_works_in_its_order(copied_workshop, monkeypatch, print_figure):
+    monkeypatch.chdir(copied_workshop.repository)  # where some of them write a file
     typed = commands()
     assert len(typed) > 20
     assert {*BY_HAND, *NOT_HERE} <= {words[0] for words in typed}
