@@ -2,13 +2,16 @@
 
 import signal
 import time
+from collections.abc import Callable
 
+from conftest import until
 from tests.command_lines import in_text
 from tests.terminal import Terminal
 
 from workshop import paths
 
 README = paths.REPOSITORY / "README.md"
+POSTS = 50  # that the probe is given time for: about two seconds
 CHANGED = "stage0-monolith/parley/health.py"  # what the reader edits before an upgrade
 
 
@@ -18,10 +21,11 @@ def commands() -> list[tuple[str, ...]]:
     return [command.words for command in in_text(README) if lines[command.line - 1].startswith(str(command))]
 
 
-def until_interrupted(workshop, *words: str, seen: str) -> str:
-    """Run a command that goes on for ever; interrupt it once a text has been seen, and return all that was."""
+def until_interrupted(workshop, *words: str, seen: str, is_at_work: Callable[[], bool] = lambda: True) -> str:
+    """Run a command that goes on; interrupt it once a text was seen and it is at work; return all that it shows."""
     terminal = Terminal(workshop, *words)
     assert terminal.read_until(seen), terminal.seen
+    until(is_at_work, 10, f"{words} is at work")
     terminal.process.send_signal(signal.SIGINT)
     terminal.read_until("\0")  # all that comes until its end
     assert terminal.end() == 0, terminal.seen
@@ -47,7 +51,12 @@ def kill(workshop, command: str, name: str) -> None:
 
 
 def probe(workshop, *words: str) -> None:
-    assert "longest silence" in until_interrupted(workshop, *words, seen=" s …")
+    log = workshop.run_folder / "logs" / "haproxy.log"
+
+    def is_at_work() -> bool:
+        return log.read_text().count("POST /api/messages") > POSTS
+
+    assert "longest silence" in until_interrupted(workshop, *words, seen=" s …", is_at_work=is_at_work)
 
 
 def upgrade(workshop, *words: str) -> None:
