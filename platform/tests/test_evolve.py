@@ -3,14 +3,12 @@
 import itertools
 import json
 import os
-import pty
 import re
 import signal
 import sqlite3
 import statistics
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Iterable
@@ -24,6 +22,7 @@ from contract.test_page import LOST, Visitor, browser
 from playwright.sync_api import expect
 from sqlalchemy import text
 from tests.load import assert_flawless, summary
+from tests.terminal import Terminal
 
 from workshop import evolution
 from workshop.probe import Probe
@@ -114,38 +113,6 @@ class Posters:
     def waits(self) -> list[Wait]:
         """How long each message waited for its acknowledgement."""
         return [Wait(float(at), float(took), source) for source, _, _, at, took in self.lines]
-
-
-class Terminal:
-    """A command that is typed at a terminal, with somebody who presses keys."""
-
-    def __init__(self, workshop, *arguments: str):
-        self.master, slave = pty.openpty()
-        environment = os.environ | {"WORKSHOP_RUN_DIR": str(workshop.run_folder)}
-        command = [workshop.repository / "workshop", *arguments]
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
-        os.close(slave)
-        self.seen = ""
-
-    def read_until(self, wanted: str) -> bool:
-        """Read on until a text is there; False when the command has ended before."""
-        start = len(self.seen)
-        while wanted not in self.seen[start:]:
-            try:
-                self.seen += os.read(self.master, 65536).decode(errors="replace")
-            except OSError:  # how a terminal says that nobody is there any more
-                return False
-        return True
-
-    def press(self, key: str) -> None:
-        """Press a key as soon as the command listens to keys; what is typed before, it does not get."""
-        assert wait_until(lambda: not termios.tcgetattr(self.master)[3] & termios.ICANON, STEP_TIMEOUT)
-        os.write(self.master, key.encode())
-
-    def end(self) -> int:
-        status = self.process.wait(STEP_TIMEOUT)
-        os.close(self.master)
-        return status
 
 
 def one_step(workshop, target: str) -> str:

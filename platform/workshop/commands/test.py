@@ -20,7 +20,8 @@ EVOLVED = "--evolved"  # the stage is not brought up, stage 0 is, and becomes it
 # What a database, or where the stage came from, could make another of: attacks and browsers do not see it.
 WHAT_MAY_DIFFER = ("-k", "not attacks and not test_page and not fuzz")
 EXERCISES, HARNESS = "platform/exercises/test_exercises.py", "platform/exercises/test_harness.py"
-# Of each exercise, whether it begins and can be solved; the wrong answers, a busy core and the harness are the part's.
+EXERCISES_READMES = "platform/exercises/test_readmes.py"
+# Of each exercise, whether it begins and can be solved; all else is the part's.
 HALVES = tuple(
     [EXERCISES, "-k", f"({' or '.join(f'{n:02}-' for n in numbers)}) and (jump or starter or solution) and not busy"]
     for numbers in (range(1, 9), range(9, 17))
@@ -31,7 +32,7 @@ PARTS = {
     "stage1": (STAGE1,),
     "stage2": (STAGE2[:3], STAGE2[3:]),
     "platform": ((["platform/tests"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
-    "exercises": (([EXERCISES, HARNESS],),),
+    "exercises": (([EXERCISES, HARNESS, EXERCISES_READMES],),),
     "contract": (([CONTRACT],), ([CONTRACT, *ON_STAGE1],), ([CONTRACT, *ON_STAGE2],)),
     # What the whole suite leaves out, to be done within 40 minutes.
     "matrix": (
@@ -77,7 +78,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     unit      fast, no servers but Redis: the tests of all stages, and the platform's
     stage0    the monolith's own tests          stage1    those of what is left of it, and of the bridge
     stage2    each service's own tests          platform  real HAProxy, etcd and Redis
-    exercises each with its starter, its wrong answers and its solution, and what a check says of any other code
+    exercises each with its starter, wrong answers, solution and README, and what a check says of any other code
     contract  the API of the running application, stage by stage
     matrix    what the whole suite leaves out: more of stages, databases and faults (half an hour)
     """

@@ -1,0 +1,42 @@
+"""A command at a terminal, as a learner sees it, for tests that press keys."""
+
+import os
+import pty
+import subprocess
+import termios
+
+from workshop.waiting import wait_until
+
+TIMEOUT = 40  # seconds for what a command does after a key
+
+
+class Terminal:
+    """A command that is typed at a terminal, with somebody who presses keys."""
+
+    def __init__(self, workshop, *arguments: str):
+        self.master, slave = pty.openpty()
+        environment = os.environ | {"WORKSHOP_RUN_DIR": str(workshop.run_folder)}
+        command = [workshop.repository / "workshop", *arguments]
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
+        os.close(slave)
+        self.seen = ""
+
+    def read_until(self, wanted: str) -> bool:
+        """Read on until a text is there; False when the command has ended before."""
+        start = len(self.seen)
+        while wanted not in self.seen[start:]:
+            try:
+                self.seen += os.read(self.master, 65536).decode(errors="replace")
+            except OSError:  # how a terminal says that nobody is there any more
+                return False
+        return True
+
+    def press(self, key: str) -> None:
+        """Press a key as soon as the command listens to keys; what is typed before, it does not get."""
+        assert wait_until(lambda: not termios.tcgetattr(self.master)[3] & termios.ICANON, TIMEOUT)
+        os.write(self.master, key.encode())
+
+    def end(self) -> int:
+        status = self.process.wait(TIMEOUT)
+        os.close(self.master)
+        return status
