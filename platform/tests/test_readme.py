@@ -71,6 +71,10 @@ def canary(workshop, *words: str) -> None:
     workshop.run("abort", "monolith")
 
 
+def slides(workshop, *words: str) -> None:
+    until_interrupted(workshop, *words, "--port", "0", seen="Ctrl-C ends this")
+
+
 # Those that are not typed as they stand: they run until somebody interrupts them, wait for keys, or want a name, an
 # edited file, or what the comment beside them says.
 BY_HAND = {
@@ -81,6 +85,7 @@ BY_HAND = {
     "canary": canary,
     "demo": with_keys,
     "evolve": with_keys,
+    "slides": slides,
 }
 NOT_HERE = {
     "test": "it would run itself",

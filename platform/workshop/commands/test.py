@@ -20,19 +20,22 @@ EVOLVED = "--evolved"  # the stage is not brought up, stage 0 is, and becomes it
 # What a database, or where the stage came from, could make another of: attacks and browsers do not see it.
 WHAT_MAY_DIFFER = ("-k", "not attacks and not test_page and not fuzz")
 EXERCISES, HARNESS = "platform/exercises/test_exercises.py", "platform/exercises/test_harness.py"
-EXERCISES_READMES = "platform/exercises/test_readmes.py"
 # Of each exercise, whether it begins and can be solved; all else is the part's.
-HALVES = tuple(
+THIRDS = tuple(
     [EXERCISES, "-k", f"({' or '.join(f'{n:02}-' for n in numbers)}) and (jump or starter or solution) and not busy"]
-    for numbers in (range(1, 9), range(9, 17))
+    for numbers in (range(1, 7), range(7, 12), range(12, 17))
 )
+BARE = ["platform/tests/test_bare_debian.py", "platform/tests/test_bundle.py"]
+README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
 PARTS = {
     "unit": ((*STAGE0, *STAGE1), STAGE2[:3], STAGE2[3:], (["platform/tests/unit"],)),
     "stage0": (STAGE0,),
     "stage1": (STAGE1,),
     "stage2": (STAGE2[:3], STAGE2[3:]),
     "platform": ((["platform/tests"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
-    "exercises": (([EXERCISES, HARNESS, EXERCISES_READMES],),),
+    "exercises": (([EXERCISES, HARNESS],),),
+    "readmes": (([README],), (["platform/exercises/test_readmes.py"],)),
+    "slides": ((["platform/tests/unit/test_deck.py", "platform/tests/unit/test_drawings.py", SLIDES],),),
     "contract": (([CONTRACT],), ([CONTRACT, *ON_STAGE1],), ([CONTRACT, *ON_STAGE2],)),
     # What the whole suite leaves out, to be done within 40 minutes.
     "matrix": (
@@ -48,8 +51,16 @@ ALL = (
     (*STAGE0, *STAGE1),
     STAGE2[:3],
     STAGE2[3:],
+    # What waits for downloads most of the time, beside what waits for a browser and for keys. The demonstrations that
+    # slides show run with stage 2, below.
+    (BARE, [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"]),
     # Another version is rolled out in stage 2, below; here only that of a service with workers.
-    (["platform/tests", CONTRACT, "-k", f"not ({ACCIDENTS}) and (not test_rollout or its_rollback or bad_input)"],),
+    (
+        [
+            *("platform/tests", CONTRACT, *(f"--ignore={file}" for file in (*BARE, README, SLIDES))),
+            *("-k", f"not ({ACCIDENTS}) and (not test_rollout or its_rollback or bad_input)"),
+        ],
+    ),
     # Of the faults, those that a service could see: etcd and the load balancer are the same for all stages.
     (
         [
@@ -57,7 +68,7 @@ ALL = (
             *("-k", "not etcd and not haproxy and not manager and not fuzz"),
         ],
     ),
-    HALVES,
+    THIRDS,
     (
         [CONTRACT, *ON_STAGE1, EVOLVED, *WHAT_MAY_DIFFER],
         ["platform/stage2/test_stores.py", CONTRACT, *ON_STAGE2, *ON_POSTGRES, EVOLVED, *WHAT_MAY_DIFFER],
@@ -78,7 +89,9 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     unit      fast, no servers but Redis: the tests of all stages, and the platform's
     stage0    the monolith's own tests          stage1    those of what is left of it, and of the bridge
     stage2    each service's own tests          platform  real HAProxy, etcd and Redis
-    exercises each with its starter, wrong answers, solution and README, and what a check says of any other code
+    exercises each with its starter, its wrong answers and its solution, and what a check says of any other code
+    readmes   each command that the README and the exercises' steps show, typed
+    slides    each slide in a browser, and what its terminals show, typed
     contract  the API of the running application, stage by stage
     matrix    what the whole suite leaves out: more of stages, databases and faults (half an hour)
     """
