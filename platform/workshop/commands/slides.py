@@ -1,6 +1,7 @@
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -33,16 +34,16 @@ def command(timetable: str, port: int, file: Path | None) -> None:
     if file:
         print_pdf(file, timetable)
         return
-    with served(timetable, port) as (url, serving):
-        click.echo(f"The slides are at {url} (S: speaker's view, F: full screen, ?: all keys). Ctrl-C ends this.")
-        try:
+    try:
+        with served(timetable, port) as (url, serving):
+            click.echo(f"The slides are at {url} (S: speaker's view, F: full screen, ?: all keys). Ctrl-C ends this.")
             serving.join()
-        except KeyboardInterrupt:
-            click.echo()
+    except KeyboardInterrupt:
+        click.echo()
 
 
 @contextmanager
-def served(timetable: str, port: int = 0):
+def served(timetable: str, port: int = 0) -> Iterator[tuple[str, threading.Thread]]:
     """Serve the deck on loopback while the context lasts; yield its address and the thread that serves it.
 
     Raises WorkshopError when the port is taken.
@@ -56,8 +57,10 @@ def served(timetable: str, port: int = 0):
         with server:
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
-            yield f"http://127.0.0.1:{server.server_port}/", thread
-            server.shutdown()
+            try:
+                yield f"http://127.0.0.1:{server.server_port}/", thread
+            finally:
+                server.shutdown()
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
