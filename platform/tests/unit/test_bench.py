@@ -13,6 +13,7 @@ from rich.console import Console
 from workshop import bench, builds, commands, processes, stage
 from workshop.bench import Report, Row
 from workshop.commands.bench import sentences, table
+from workshop.waiting import wait_until
 
 STAGES = [stage.load(name) for name in ("stage0", "stage1", "stage2")]
 SMALL_TERMINAL = 80  # columns
@@ -143,6 +144,8 @@ def test_of_a_platforms_processes_only_those_of_services_are_told_which(tmp_path
     mark = {"PATH": "/usr/bin:/bin", processes.MARK: str(tmp_path)}
     started = [subprocess.Popen(["sleep", "60"], env=env) for env in (mark, mark | {"SERVICE": "tokens"})]
     try:
+        # One whose program has only just been loaded shows no environment for a moment.
+        assert wait_until(lambda: len(processes.of(tmp_path)) == len(started), 5)
         found = processes.of(tmp_path)
         assert {process.pid for process in found} == {process.pid for process in started}
         assert [process.pid for process in processes.of_services(found)] == [started[1].pid]
