@@ -93,6 +93,12 @@ def test_a_slide_has_few_words():
         assert len(words) <= 75, f"{slide.part}: {slide.heading}: {len(words)} words"
 
 
+def test_every_drawing_and_terminal_is_on_a_slide():
+    text = "".join(file.read_text() for file in deck.SOURCES.glob("**/*.md"))
+    assert {file.stem for file in deck.SOURCES.glob("drawings/*.svg")} == set(re.findall(r'drawing\("(.+?)"', text))
+    assert {file.stem for file in deck.SOURCES.glob("terminal/*.txt")} == set(re.findall(r'terminal\("(.+?)"', text))
+
+
 def test_a_block_ends_where_its_indentation_does(repository):
     lines = "@route\ndef one(\n    a,\n) -> int:\n    return 1\n\n\ndef two():\n    if 1:\n        2\n\n    return 3\n"
     (repository / "a.py").write_text(lines)
