@@ -12,11 +12,15 @@ set -euo pipefail
 
 bundle=
 if [[ ${1:-} == --bundle* ]]; then
-    [[ $* =~ ^--bundle[=\ ](.+)$ ]] || {
+    case $#,$1 in
+        2,--bundle) bundle=$2 ;;
+        1,--bundle=*) bundle=${1#--bundle=} ;;
+    esac
+    [ -n "$bundle" ] || {
         printf 'Usage: ./workshop setup --bundle FILE\n\nError: which FILE?\n' >&2
         exit 2
     }
-    bundle=$(realpath --canonicalize-missing -- "${BASH_REMATCH[1]}")
+    bundle=$(realpath --canonicalize-missing -- "$bundle")
 fi
 cd "$(dirname "$(readlink -f "$0")")/.."
 
@@ -33,6 +37,11 @@ packages=(
     "etcd-client: to look into the registry by hand"
 )
 if [ "${1:-}" = --test ]; then
+    # shellcheck source=/dev/null
+    (. /etc/os-release && [ "$ID" = debian ]) || {
+        echo "The test suite and the printing of slides need Debian 12: Ubuntu has Chromium as a snap only." >&2
+        exit 2
+    }
     packages+=(
         "chromium: two people chat in a real browser"
         "debootstrap: makes the bare system in which the set-up is tested"
@@ -82,18 +91,17 @@ trap clean_up EXIT
 # Puts a file into the system, until this script ends.
 put_for_now() {
     local file=$1 content=$2
+    as_root mkdir -p "$(dirname "$file")" || return 1
     temporary+=("$file")
-    as_root mkdir -p "$(dirname "$file")"
-    echo "$content" | as_root tee "$file" >/dev/null
-    as_root chmod 755 "$file"
+    echo "$content" | as_root tee "$file" >/dev/null && as_root chmod 755 "$file"
 }
 
 # Debian starts a server as it is installed, on its default port, and makes databases for PostgreSQL: ours are started
 # by `./workshop up`, on other ports, and have their data in .run/.
 install_packages() {
     local policy=/usr/sbin/policy-rc.d package
-    [ -e $policy ] || put_for_now $policy $'#!/bin/sh\nexit 101'
-    put_for_now /etc/postgresql-common/createcluster.d/workshop.conf 'create_main_cluster = false'
+    [ -e $policy ] || put_for_now $policy $'#!/bin/sh\nexit 101' || return 1
+    put_for_now /etc/postgresql-common/createcluster.d/workshop.conf 'create_main_cluster = false' || return 1
     run_showing '^(Get|Hit)' as_root apt-get "${apt_options[@]}" update || return 1
     run_showing '^(Unpacking|Setting up)' as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get "${apt_options[@]}" install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" || return 1
@@ -203,7 +211,10 @@ if [ ${#unwritable[@]} -gt 0 ] && ! { python_is_ready && frontend_is_ready; }; t
     exit 1
 fi
 
-[ -z "$bundle" ] || use_bundle
+if [ -n "$bundle" ]; then
+    use_bundle
+    install_command="$PWD/workshop setup --bundle $bundle"
+fi
 
 if [ ${#missing[@]} -gt 0 ]; then
     echo "Installing packages of the system:"

@@ -1,7 +1,9 @@
 """A command at a terminal, as a learner sees it, for tests that press keys."""
 
+import codecs
 import os
 import pty
+import select
 import subprocess
 import termios
 
@@ -20,13 +22,15 @@ class Terminal:
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
         os.close(slave)
         self.seen = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a read may end within a character
 
     def read_until(self, wanted: str) -> bool:
         """Read on until a text is there; False when the command has ended before."""
         start = len(self.seen)
         while wanted not in self.seen[start:]:
             try:
-                self.seen += os.read(self.master, 65536).decode(errors="replace")
+                assert select.select([self.master], [], [], TIMEOUT)[0], f"nothing comes any more: {self.seen}"
+                self.seen += self.decoder.decode(os.read(self.master, 65536))
             except OSError:  # how a terminal says that nobody is there any more
                 return False
         return True

@@ -22,29 +22,28 @@ from pathlib import Path
 
 from workshop import paths
 from workshop.errors import WorkshopError
-from workshop.files import replacing
+from workshop.files import refuse_unwritable, replacing
 
 PROVISION = paths.REPOSITORY / "platform" / "provision.sh"
-SCRATCH = Path(os.environ.get("TMPDIR", "/var/tmp"))  # noqa: S108  # 300 MB: /tmp may be memory
+SCRATCH = Path(os.environ.get("TMPDIR") or "/var/tmp").resolve()  # noqa: S108  # 300 MB: /tmp may be memory
 BUILDERS = ("setuptools", "wheel")  # what pip wants for a package that does not say what builds it
 LAST_LINES = 5  # of what a failed command has said
 
 
 def make(file: Path, say: Callable[[str], None]) -> str:
-    """Write a bundle to `file`, which is whole or not there; return for which machine it is.
+    """Write a bundle to `file`, which is whole afterwards, or as it was; return for which machine it is.
 
     WorkshopError when the file cannot be written or something cannot be downloaded.
     """
-    if not os.access(file.parent, os.W_OK | os.X_OK) or (file.exists() and not file.is_file()):
-        raise WorkshopError(f"{file} cannot be written: name a file in a folder that exists and is yours.")
+    refuse_unwritable(file)
     try:
         with (
-            replacing(file, mode=0o644) as temporary,
+            replacing(file.resolve(), mode=0o644) as temporary,
             tempfile.TemporaryDirectory(prefix="bundle-", dir=SCRATCH) as folder,
         ):
             return write(temporary, Path(folder), say)
     except OSError as error:
-        raise WorkshopError(f"{file} cannot be written: {error}.") from None
+        raise WorkshopError(f"The bundle cannot be made: {error}.") from None
 
 
 def write(file: Path, folder: Path, say: Callable[[str], None]) -> str:

@@ -16,12 +16,22 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> Non
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+def refuse_unwritable(file: Path) -> None:
+    """Raise WorkshopError when no file can be written where the user wants it."""
+    try:
+        folder = file.resolve().parent
+        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and (file.is_file() or not file.exists()):
+            return
+    except OSError:
+        pass  # such as a name that is too long
+    raise WorkshopError(f"{file} cannot be written: name a file in a folder that exists and is yours.")
+
+
 def write_where_asked(file: Path, content: str | bytes) -> None:
     """Write a file that the user has named, for everybody to read. Raises WorkshopError when that can't be done."""
-    if file.exists() and not file.is_file():
-        raise WorkshopError(f"{file} is no file: name another one.")
+    refuse_unwritable(file)
     try:
-        write_atomically(file, content, mode=0o644)
+        write_atomically(file.resolve(), content, mode=0o644)
     except OSError as error:
         raise WorkshopError(f"{file} cannot be written, {error.strerror}: name another one.") from None
 
@@ -36,5 +46,5 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise

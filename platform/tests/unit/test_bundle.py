@@ -66,7 +66,7 @@ def test_a_bundle_that_is_whole_and_for_this_machine_is_taken(tmp_path, scratch)
         assert taken.stderr == f"{file} is whole, and for this machine.\n"
 
 
-@pytest.mark.parametrize("arguments", [["--bundle"], ["--bundle="], ["--bundle", ""]])
+@pytest.mark.parametrize("arguments", [["--bundle"], ["--bundle="], ["--bundle", ""], ["--bundle", "a", "b"]])
 def test_no_file_is_an_error_of_usage(arguments):
     refused = set_up(*arguments)
     assert refused.returncode == 2
@@ -142,7 +142,7 @@ def test_a_bundle_that_cannot_be_written_is_refused_before_anything_is_downloade
     apt_get(f"touch {room}/downloading")
     a_file = room.parent / "bin" / "apt-get"
     for file in (room, room / "nowhere" / "bundle.tar", a_file / "bundle.tar", Path("/proc/bundle.tar")):
-        with pytest.raises(WorkshopError, match=f"^{file} cannot be written: "):
+        with pytest.raises(WorkshopError, match=r"cannot be (written|made): "):
             bundle.make(file, print)
     assert list(room.iterdir()) == []
 

@@ -105,7 +105,7 @@ def test_the_last_station_leads_nowhere():
         ([len(STATIONS) + 1], f"There is no station '{len(STATIONS) + 1}': "),
         (["tokens"], "There is no station 'tokens': "),
         (["--html", "/proc/tour.html"], "/proc/tour.html cannot be written, "),
-        (["--html", "/"], "/ is no file: name another one."),
+        (["--html", "/"], "/ cannot be written: name a file in a folder that exists and is yours."),
     ],
 )
 def test_bad_input_gets_one_sentence(arguments, sentence):

@@ -1,4 +1,3 @@
-import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -9,14 +8,12 @@ from pathlib import Path
 
 import click
 
-from workshop import binaries, deck
+from workshop import binaries, deck, processes
 from workshop.errors import WorkshopError
-from workshop.files import write_where_asked
+from workshop.files import refuse_unwritable, write_where_asked
 
 PORT = 8000
 READY = 30_000  # milliseconds until the browser has laid out the slides
-# Chromium refuses to run as root in its sandbox; it loads nothing but our own page.
-BROWSER_OPTIONS = ["--disable-background-networking", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
 
 
 @click.command("slides", epilog="Example: ./workshop slides --timetable 3h")
@@ -31,6 +28,7 @@ BROWSER_OPTIONS = ["--disable-background-networking", *(["--no-sandbox"] if os.g
 @click.option("--pdf", "file", metavar="FILE", type=click.Path(path_type=Path), help="Print them into FILE instead.")
 def command(timetable: str, port: int, file: Path | None) -> None:
     """Serve the slides until Ctrl-C, without a network. In the browser, S opens the speaker's view with the notes."""
+    processes.heed_interrupts()
     if file:
         print_pdf(file, timetable)
         return
@@ -69,18 +67,20 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def print_pdf(file: Path, timetable: str) -> None:
-    """Print the deck into a file, a slide on each page. Raises WorkshopError when there is no Chromium."""
-    from playwright.sync_api import sync_playwright  # here, since it takes a while to import
+    """Print the deck into a file, a slide on each page. Raises WorkshopError when that can't be done."""
+    from playwright.sync_api import Error, sync_playwright  # here, since it takes a while to import
 
+    refuse_unwritable(file)
     chromium = binaries.find("chromium")
     if not chromium:
         raise WorkshopError("Chromium is missing, which prints the slides: `platform/provision.sh --test` installs it.")
-    with served(timetable) as (url, _), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)
-        page = browser.new_page()
-        page.goto(f"{url}?print-pdf")
-        page.wait_for_selector(".pdf-page", timeout=READY)
-        pdf = page.pdf(prefer_css_page_size=True, print_background=True)
-        browser.close()
+    try:
+        with served(timetable) as (url, _), sync_playwright() as playwright:
+            page = playwright.chromium.launch(executable_path=chromium).new_page()
+            page.goto(f"{url}?print-pdf")
+            page.wait_for_selector(".pdf-page", timeout=READY)
+            pdf = page.pdf(prefer_css_page_size=True, print_background=True)
+    except Error as error:
+        raise WorkshopError(f"Chromium could not print the slides: {error.message.splitlines()[0]}") from None
     write_where_asked(file, pdf)
     click.echo(f"{file} is written.")

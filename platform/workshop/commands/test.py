@@ -1,9 +1,12 @@
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import click
+from pytest import ExitCode
 
 from workshop import paths
 
@@ -103,22 +106,53 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
         if provisioned.returncode:
             context.exit(provisioned.returncode)
     rounds = PARTS[what] if what else ALL
-    context.exit(max(side_by_side(runs, options) for runs in rounds))
+    statuses = []
+    for runs in rounds:
+        statuses += side_by_side(runs, options)
+        if ExitCode.INTERRUPTED in statuses:
+            break
+    context.exit(worst(statuses, is_choice=bool(options)))
 
 
-def side_by_side(runs: tuple[list[str], ...], options: tuple[str, ...]) -> int:
-    """Run them at the same time, and show what they print one after the other; return the worst exit status."""
-    command = [sys.executable, "-m", "pytest", f"--durations={SLOWEST}", *options]
-    if len(runs) == 1:
-        return subprocess.run([*command, *runs[0]], cwd=paths.REPOSITORY).returncode
+def side_by_side(runs: tuple[list[str], ...], options: tuple[str, ...]) -> list[int]:
+    """Run them at the same time, and show what several print one after the other; return their exit statuses."""
+    command = [sys.executable, "-m", "pytest", f"--durations={SLOWEST}"]
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in runs]
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) if len(runs) > 1 else None for _ in runs]
         started = [
-            subprocess.Popen([*command, *tests], cwd=paths.REPOSITORY, stdout=file, stderr=subprocess.STDOUT)
+            subprocess.Popen([*command, *tests, *options], cwd=paths.REPOSITORY, stdout=file, stderr=file)
             for tests, file in zip(runs, files, strict=True)
         ]
+        stack.enter_context(leaving_interrupts_to(started))
         for process, file in zip(started, files, strict=True):
             process.wait()
-            file.seek(0)
-            click.echo(file.read())
-        return max(process.returncode for process in started)
+            if file:
+                file.seek(0)
+                click.echo(file.read())
+        return [process.returncode for process in started]
+
+
+@contextlib.contextmanager
+def leaving_interrupts_to(started: list[subprocess.Popen]) -> Iterator[None]:
+    """Have those who run the tests end in good order, and wait for it, instead of ending before them.
+
+    A terminal sends Ctrl-C to them as well; the other signals come to us alone.
+    """
+
+    def pass_on(*_) -> None:
+        for process in started:
+            process.send_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def worst(statuses: list[int], is_choice: bool) -> int:
+    """Return the worst exit status; a signal's is negative. Of a choice of tests, a run may have had none."""
+    counted = [abs(status) for status in statuses if not (is_choice and status == ExitCode.NO_TESTS_COLLECTED)]
+    return max(counted, default=ExitCode.NO_TESTS_COLLECTED)
