@@ -99,6 +99,16 @@ def test_every_drawing_and_terminal_is_on_a_slide():
     assert {file.stem for file in deck.SOURCES.glob("terminal/*.txt")} == set(re.findall(r'terminal\("(.+?)"', text))
 
 
+def test_the_figures_of_the_bench_are_those_of_the_platforms_readme():
+    (costs,) = (
+        slide.text.partition("Note:")[0] for slide in deck.slides() if slide.heading == "What it costs, measured"
+    )
+    figures = re.findall(r"[\d.]+(?= ms| MB)", costs)
+    assert len(figures) == 10
+    readme = (deck.paths.REPOSITORY / "platform" / "README.md").read_text()
+    assert [figure for figure in figures if not re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d|\.\d)", readme)] == []
+
+
 def test_a_block_ends_where_its_indentation_does(repository):
     lines = "@route\ndef one(\n    a,\n) -> int:\n    return 1\n\n\ndef two():\n    if 1:\n        2\n\n    return 3\n"
     (repository / "a.py").write_text(lines)
