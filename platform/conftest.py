@@ -36,6 +36,11 @@ def pytest_addoption(parser) -> None:
     parser.addoption("--evolved", action="store_true", help="the stage is one that stage 0 has become while it ran")
 
 
+def pytest_configure() -> None:
+    # Tests that were started in the background ignore Ctrl-C, and so would the commands that they are to interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @dataclass
 class Workshop:
     """The command line, run as a user does, with a folder of its own below /tmp for what it creates."""
