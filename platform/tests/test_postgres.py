@@ -127,14 +127,16 @@ def test_the_server_killed_loses_nothing_acknowledged_and_answers_come_back(on_p
     with Probe(on_postgres.url) as probe:
         until(lambda: len(probe.ledger.acknowledged) > 10, 20, "messages are being written")
         killed = time.monotonic() - probe.started
-        server(on_postgres).kill()
-        until(lambda: probe.ledger.failed("POST"), 5, "nobody can write")
+        before = server(on_postgres)
+        before.kill()
+        until(lambda: pid_of(on_postgres, "postgres") not in (0, before.pid), 5, "another server has been started")
         probe.run_for(5)
     ledger = probe.ledger
 
-    back = max(answer.at + answer.took for answer in ledger.failed()) - killed
+    # The load comes three times a second, all at once: a server that is back within 0.3 s may be missed by none.
+    back = max((answer.at + answer.took - killed for answer in ledger.failed()), default=0)
     print_figure(f"kill -9 of PostgreSQL → errors for {back:.1f} s: {summary(ledger)}")
-    assert {answer.failure[:3] for answer in ledger.failed()} == {"503"}
+    assert {answer.failure[:3] for answer in ledger.failed()} <= {"503"}
     assert back < 5
     assert (ledger.is_counted, ledger.lost, ledger.doubled) == (True, [], [])
 
