@@ -30,6 +30,7 @@ THIRDS = tuple(
 )
 BARE = ["platform/tests/test_bare_debian.py", "platform/tests/test_bundle.py"]
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
+DEMOS = "platform/stage2/test_demos.py"
 PARTS = {
     "unit": ((*STAGE0, *STAGE1), STAGE2[:3], STAGE2[3:], (["platform/tests/unit"],)),
     "stage0": (STAGE0,),
@@ -54,9 +55,13 @@ ALL = (
     (*STAGE0, *STAGE1),
     STAGE2[:3],
     STAGE2[3:],
-    # What waits for downloads most of the time, beside what waits for a browser and for keys. The demonstrations that
-    # slides show run with stage 2, below.
-    (BARE, [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"]),
+    # What waits most of the time: for downloads; for keys and a browser; for an audience. The demonstrations that slides
+    # show are not typed once more for them.
+    (
+        BARE,
+        [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"],
+        [DEMOS, *ON_STAGE2],
+    ),
     # Another version is rolled out in stage 2, below; here only that of a service with workers.
     (
         [
@@ -68,7 +73,7 @@ ALL = (
     (
         [
             *(FAULTS, "platform/tests/test_rollout.py", "platform/stage2", CONTRACT, *ON_STAGE2, EVOLVED),
-            *("-k", "not etcd and not haproxy and not manager and not fuzz"),
+            *(f"--ignore={DEMOS}", "-k", "not etcd and not haproxy and not manager and not fuzz"),
         ],
     ),
     THIRDS,
