@@ -55,8 +55,8 @@ ALL = (
     (*STAGE0, *STAGE1),
     STAGE2[:3],
     STAGE2[3:],
-    # What waits most of the time: for downloads; for keys and a browser; for an audience. The demonstrations that slides
-    # show are not typed once more for them.
+    # What waits most of the time: for downloads; for keys and a browser; for an audience. The demonstrations are not
+    # typed once more for the slides that show them.
     (
         BARE,
         [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"],
