@@ -23,7 +23,7 @@ VARIES = (
     (r"(?<=_v\d_)[a-z0-9]{4}\b", r"[a-z0-9]{4}"),  # the end of an instance's name
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d", r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d"),
     (r"\b(?=[a-f]*\d)[0-9a-f]{4,}(?:-[0-9a-f]{4,})*", r"[0-9a-f-]+"),  # an id, or a large number
-    (r"\b(?:0|200|401|404|503)\b(?![.,:]\d)", None),  # a status, or none: stays as it is
+    (r"\b(?:0|(?:200|401|404|503)(?!,))\b(?![.,:]\d)", None),  # a status, or none: stays as it is
     (r"(?<![A-Za-z\d])\d(?:[\d.,:]*\d)?", r"\d(?:[\d.,:]*\d)?"),  # a number, a time, an address
     (r"\s+", r"\s+"),
 )
