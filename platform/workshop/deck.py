@@ -109,13 +109,14 @@ def write(folder: Path, timetable: str = "1d") -> None:
 
 def render(file: Path) -> str:
     """Return a file of the deck as Markdown, with what it includes."""
-    template = environment().get_template(str(file.relative_to(SOURCES)))
-    return template.render(code=code, terminal=terminal, drawing=drawing, exercise=exercise)
+    return environment().get_template(str(file.relative_to(SOURCES))).render()
 
 
 def environment(autoescape: bool = False) -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(SOURCES)
-    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=autoescape)
+    made = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=autoescape)
+    made.globals.update(code=code, terminal=terminal, drawing=drawing, exercise=exercise)
+    return made
 
 
 def code(file: str, marker: str, until: str | None = None) -> str:
@@ -158,7 +159,7 @@ def indentation(line: str) -> int:
 
 
 def terminal(name: str) -> str:
-    """Return what was typed and what came. The file's first line names the stage that was up: see `test_terminals`."""
+    """Return what was typed and what came. The file's first line names the stage that was up: see test_slides.py."""
     file = SOURCES / "terminal" / f"{name}.txt"
     if not file.is_file():
         raise BadSlide(f"There is no {file.relative_to(paths.REPOSITORY)}.")
@@ -183,9 +184,6 @@ def exercise(number: str) -> str:
         minutes=one.minutes,
         opening=mark(60 * one.minutes - CLOSING, timetable, number),
         closing=mark(CLOSING, timetable, number),
-        code=code,
-        terminal=terminal,
-        drawing=drawing,
     )
 
 
