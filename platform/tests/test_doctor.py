@@ -75,7 +75,8 @@ def test_what_a_crash_has_left_behind_is_named_and_up_cleans_it(workshop, until)
 def test_processes_that_are_left_over_are_named_and_up_ends_them(workshop, until):
     environment = os.environ | {"WORKSHOP_PLATFORM": str(workshop.run_folder)}
     subprocess.run(["sh", "-c", "sleep 300 & sleep 300 &"], env=environment, check=True)
-    until(lambda: len(workshop.processes()) == 2, 2, "both are there")  # one that just begins shows no environment
+    # Not before both have become what they are: in that moment a process shows no environment.
+    until(lambda: workshop.names() == ["sleep 300 "] * 2, 2, "both are there")
     lost = workshop.processes()
 
     report = workshop.run("doctor", expect=1).stdout
