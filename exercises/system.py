@@ -326,7 +326,10 @@ def _did_not_join(name: str, command: list[str], sidecars: list[subprocess.Popen
         f"{name} does not come into rotation.",
         hop=Hop.SERVICE,
         seen=seen,
-        expected="a program that listens on 127.0.0.1:$PORT and answers GET /healthz with 200",
-        show=f"export PORT=5999; {' '.join(command)}\ncurl -i http://127.0.0.1:5999/healthz   # in another terminal",
+        expected="a program that listens on $HOST:$PORT and answers GET /healthz with 200",
+        show=(
+            f"export HOST=127.0.0.1 PORT=5999; {' '.join(command)}\n"
+            "curl -i http://127.0.0.1:5999/healthz   # in another terminal"
+        ),
         log=log,
     )

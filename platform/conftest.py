@@ -1,6 +1,7 @@
 """What the platform's tests and the contract share: a workshop of their own, beside the one that a learner runs."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import re
@@ -13,30 +14,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import Engine, create_engine
+from tests.engine import engine
 
-from workshop.ports import free_port
+from workshop.ports import HOST, free_port
 from workshop.sidecar import Instance
 from workshop.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 POLL = 0.01  # seconds between two looks at what a test waits for
-COMMAND_TIMEOUT = 90  # seconds for any command of the workshop
+COMMAND_TIMEOUT = {"process": 90, "docker": 600}  # seconds for any command of the workshop: images take some minutes
 NOT_COPIED = shutil.ignore_patterns(".git", ".run", ".venv", "node_modules", "work", "__pycache__", ".*_cache")
 DIFFERENCES = tomllib.loads((REPOSITORY / "platform" / "contract" / "differences.toml").read_text())
-# The pages whose links are expanded in tests are served on loopback, which link expansion refuses otherwise.
-SETTINGS = {"LINK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+# Where the pages are served whose links are expanded in tests, which link expansion refuses otherwise: on loopback; to
+# containers, by the gateway of their network, which Docker takes from these.
+SITES = {"process": "127.0.0.0/8", "docker": "172.16.0.0/12, 192.168.0.0/16"}
+DBS = {"process": "sqlite", "docker": "postgres"}  # unless another one is asked for
 
 
 def pytest_addoption(parser) -> None:
     parser.addoption("--stage", default="stage0", choices=DIFFERENCES, help="what the contract is tested against")
-    parser.addoption("--db", default="sqlite", choices=["sqlite", "postgres"], help="where the stage keeps its data")
+    parser.addoption("--driver", default="process", choices=list(DBS), help="what everything is run as")
+    parser.addoption("--db", choices=["sqlite", "postgres"], help="where the stage keeps its data")
     parser.addoption("--evolved", action="store_true", help="the stage is one that stage 0 has become while it ran")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config) -> None:
+    Workshop.driver = config.option.driver
+    config.option.db = config.option.db or DBS[config.option.driver]
     # Tests that were started in the background ignore Ctrl-C, and so would the commands that they are to interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -49,11 +57,17 @@ class Workshop:
     run_folder: Path
     stage: str = "stage0"
     db: str = "sqlite"
+    driver: ClassVar[str] = "process"  # of all: --driver
 
     def popen(self, *arguments: str, **options) -> subprocess.Popen:
-        environment = os.environ | SETTINGS | {"WORKSHOP_RUN_DIR": str(self.run_folder)}
+        environment = os.environ | {
+            "LINK_ALLOWED_NETWORKS": SITES[self.driver],
+            "WORKSHOP_RUN_DIR": str(self.run_folder),
+        }
         if arguments[0] == "up" and "--port" not in arguments:
             arguments += ("--port", str(free_port()))  # the usual one is the learner's
+        if arguments[0] == "up" and "--driver" not in arguments:
+            arguments += ("--driver", self.driver)
         return subprocess.Popen(
             [str(self.repository / "workshop"), *arguments],
             stdout=subprocess.PIPE,
@@ -67,7 +81,7 @@ class Workshop:
         """Run a command; assert that it exits with `expect`."""
         process = self.popen(*arguments)
         try:
-            out, err = process.communicate(timeout=COMMAND_TIMEOUT)
+            out, err = process.communicate(timeout=COMMAND_TIMEOUT[self.driver])
         except BaseException:
             process.kill()
             raise
@@ -95,6 +109,12 @@ class Workshop:
     def chat(self) -> str:
         """Return the service that reads and stores messages: what the probe's load goes to."""
         return self.differences["services"]["/api/messages"]
+
+    @property
+    def site_host(self) -> str:
+        """Return the address at which a test can serve pages to the stage that is up: see SITES."""
+        network = json.loads((self.run_folder / "stage.json").read_text())["network"]
+        return str(ipaddress.ip_network(network)[1]) if network else HOST
 
     def instances(self, service: str | None = None) -> list[dict]:
         return next(s["instances"] for s in self.status()["services"] if s["name"] == (service or self.chat))
@@ -135,6 +155,8 @@ class Workshop:
 
     def destroy(self) -> None:
         """End everything at once, by pid: how `down` ends it in good order is tested where that is the subject."""
+        if self.driver == "docker":
+            self.run("down", "--wipe")
         until(lambda: not self.kill_all(), 10, "all processes ended")
         shutil.rmtree(self.run_folder, ignore_errors=True)
 
@@ -147,6 +169,13 @@ class Workshop:
             except ProcessLookupError:
                 pass  # it has ended meanwhile
         return pids
+
+
+@pytest.fixture(scope="session", autouse=True)
+def docker_engine():
+    """What runs the containers, if there are to be any."""
+    with engine() if Workshop.driver == "docker" else contextlib.nullcontext():
+        yield
 
 
 def make_workshop(repository: Path = REPOSITORY) -> Workshop:

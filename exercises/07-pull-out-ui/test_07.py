@@ -10,7 +10,7 @@ import requests
 from learner import Program
 
 from workshop.exercises import shown
-from workshop.ports import free_port
+from workshop.ports import HOST, free_port
 from workshop.probe import session
 from workshop.registry import owner
 from workshop.stage import PREFIX
@@ -74,10 +74,11 @@ def test_the_routes_can_be_followed(learner, stage):
 
 def test_a_process_answers_the_page_and_nothing_else(learner, stage, command, environment, monolith):
     port = free_port()
-    told = environment | {"PORT": str(port), "SERVICE": "ui", "VERSION": "v1", "INSTANCE": "ui_v1_test"}
-    words = [string.Template(word).safe_substitute(PORT=port) for word in command]
+    place = {"HOST": HOST, "PORT": str(port)}
+    told = environment | place | {"SERVICE": "ui", "VERSION": "v1", "INSTANCE": "ui_v1_test"}
+    words = [string.Template(word).safe_substitute(place) for word in command]
     program = learner.launch(words, learner.folder, **told)
-    ui, show = f"http://127.0.0.1:{port}", f"sed -n '/def create_app/,$p' {shown(learner.path('ui.py'))}"
+    ui, show = f"http://{HOST}:{port}", f"sed -n '/def create_app/,$p' {shown(learner.path('ui.py'))}"
 
     def wrong_unless(condition: object, sentence: str, seen: object, expected: object) -> None:
         details = {"seen": f"{seen:.300}", "expected": f"{expected:.300}", "show": show, "log": program.output()}
@@ -87,7 +88,7 @@ def test_a_process_answers_the_page_and_nothing_else(learner, stage, command, en
         program.until(lambda: has_answered(ui), START),
         "ui does not start, or does not listen where it is told to.",
         listening(program),
-        f"it listens on 127.0.0.1:{port}, since $PORT is {port}",
+        f"it listens on {HOST}:{port}, since $HOST is {HOST}, and $PORT {port}",
     )
     health = get(f"{ui}/healthz")
     wrong_unless(

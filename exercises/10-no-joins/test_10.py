@@ -15,7 +15,7 @@ from workshop.verdict import Hop, expect
 
 FILE, ROUTE, SERVICE = "digest.py", "/api/digest", "digest"
 STAGE2 = str(paths.REPOSITORY / "stage2-microservices")  # where `common` lies
-COMMAND = ["gunicorn", "--worker-class", "gevent", "--no-control-socket", "--bind", "127.0.0.1:$PORT"]
+COMMAND = ["gunicorn", "--worker-class", "gevent", "--no-control-socket", "--bind", "$HOST:$PORT"]
 NOBODY = 2**31 - 1  # the last id that there can be
 LIMIT = 20
 

@@ -20,7 +20,7 @@ import requests
 from learner import Learner, Program
 
 from workshop.exercises import shown
-from workshop.ports import free_port
+from workshop.ports import HOST, free_port
 from workshop.probe import session
 from workshop.processes import base_environment
 from workshop.registry import covers
@@ -56,9 +56,10 @@ class Service:
     def start(self, application: "Application", stop_words: Path) -> "Instance":
         """Start the program without the platform."""
         port = free_port()
-        told = {"PORT": str(port), "SERVICE": self.name, "VERSION": "v7", "INSTANCE": f"{self.name}_v7_test"}
+        place = {"HOST": HOST, "PORT": str(port)}
+        told = place | {"SERVICE": self.name, "VERSION": "v7", "INSTANCE": f"{self.name}_v7_test"}
         told |= self.settings | {"INTERNAL_URL": application.url, "STOPWORDS": str(stop_words)}
-        command = [string.Template(word).safe_substitute(PORT=port) for word in self.command]
+        command = [string.Template(word).safe_substitute(place) for word in self.command]
         return Instance(self, self.learner.launch(command, self.learner.folder, **told), port, told)
 
 

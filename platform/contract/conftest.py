@@ -166,13 +166,13 @@ class Listener:
 
 
 class Site(ThreadingHTTPServer):
-    """A web site on loopback whose pages can be linked to; `pages` is {path: (status, headers, body)}."""
+    """A web site of this machine's whose pages can be linked to; `pages` is {path: (status, headers, body)}."""
 
     daemon_threads = True
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), self.Page)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+    def __init__(self, host: str):
+        super().__init__((host, 0), self.Page)
+        self.url = f"http://{host}:{self.server_port}"
         self.pages: dict[str, tuple[int, dict[str, str], str]] = {}
         self.hits: list[str] = []
 
@@ -334,8 +334,22 @@ def serving(server):
 
 
 @pytest.fixture
-def site():
-    with serving(Site()) as server:
+def several_addresses(running_stage):
+    """That clients are told apart by their addresses."""
+    if running_stage.driver == "docker":
+        pytest.skip("through a port that Docker publishes on loopback, all clients have one address: the gateway's")
+
+
+@pytest.fixture
+def loopback_only(running_stage):
+    """That the one address which may be fetched from is none of those that may not."""
+    if running_stage.driver == "docker":
+        pytest.skip("containers reach a test's site at an address of this machine, which these tests expect refused")
+
+
+@pytest.fixture
+def site(running_stage):
+    with serving(Site(running_stage.site_host)) as server:
         yield server
 
 

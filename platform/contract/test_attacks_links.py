@@ -11,6 +11,8 @@ import psutil
 import pytest
 from contract.conftest import EXPANDED_WITHIN
 
+pytestmark = pytest.mark.usefixtures("loopback_only")
+
 EXPANSION = 5  # seconds that the fetching of all links of a message may take
 BOMBS_WITHIN = 8  # seconds for all hostile pages, one after the other: none of them is waited for
 

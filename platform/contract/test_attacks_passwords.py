@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from contract.conftest import Client
 
+pytestmark = pytest.mark.usefixtures("several_addresses")
+
 WRONG = "not the password"
 VARYING = {"date", "x-request-id", "x-served-by", "retry-after"}
 addresses = (f"127.0.{n // 200 + 100}.{n % 200 + 1}" for n in itertools.count())

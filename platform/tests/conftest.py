@@ -1,11 +1,9 @@
 """The platform's own tests: real etcd, HAProxy and services, on ports and in folders of their own."""
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -107,13 +105,13 @@ class LoadBalancer:
 
     def __init__(self, folder: Path, etcd: Etcd):
         self.folder = folder / "haproxy"
-        self.ports = {name: free_port() for name in ("public", "internal", "statistics")}
-        self.registry = etcd.address
+        ports = {name: free_port() for name in ("public", "internal", "statistics")} | {"registry": etcd.port}
+        self.up = Up("test", "process", "sqlite", ports, {}, {}, {})
         self.runtime = Runtime(self.folder)
-        self.url = f"http://127.0.0.1:{self.ports['public']}"
+        self.url = self.up.url.rstrip("/")
 
     def start(self, services: dict) -> None:
-        balancer.seed(services, {}, self.ports, self.folder)
+        balancer.seed(services, {}, self.up.frontends, self.folder)
         self.haproxy = subprocess.Popen(
             ["haproxy", "-W", "-db", "-f", self.folder / "haproxy.cfg", "-S", self.folder / "master.sock"],
             stdout=subprocess.DEVNULL,
@@ -163,8 +161,7 @@ class LoadBalancer:
 @pytest.fixture
 def load_balancer(folder, etcd, until):
     made = LoadBalancer(folder, etcd)
-    up = Up("test", "process", "sqlite", made.ports | {"registry": etcd.port}, {}, {}, {})
-    (folder / "stage.json").write_text(json.dumps(asdict(up)))
+    made.up.save(folder / "stage.json")
     made.start({"tiny": registry.Backend("tiny", ["/tiny"])})
 
     def answers() -> bool:

@@ -392,7 +392,7 @@ def test_an_open_page_goes_all_the_way(stage0, browser):
     """Who chats meanwhile need not sign in again, nor load the page again; what was still to be done is done."""
     visitor = Visitor(browser, stage0.url).register()
     visitor.expected = LOST
-    with serving(Site()) as site:
+    with serving(Site(stage0.site_host)) as site:
         address = site.add("/page", "A title that took a while")
         visitor.say("from the monolith")
         expect(visitor.message("from the monolith")).to_be_visible()

@@ -310,8 +310,8 @@ def redis_answers(stage) -> bool:
 class SlowSite(Site):
     """A web site that answers when it is `released`, and knows from which addresses it was asked."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, host: str):
+        super().__init__(host)
         self.peers: list[tuple[str, int]] = []
         self.released = threading.Event()
 
@@ -326,8 +326,8 @@ class SlowSite(Site):
 
 
 @pytest.fixture
-def site():
-    with serving(SlowSite()) as server:
+def site(running_stage):
+    with serving(SlowSite(running_stage.site_host)) as server:
         yield server
         server.released.set()
 

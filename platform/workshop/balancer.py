@@ -37,7 +37,7 @@ def main() -> None:
     log_to_stdout()
     up = state.load()
     registry = Registry(up.registry)
-    Balancer(registry, Runtime(paths.HAPROXY), up.ports, paths.HAPROXY).run()
+    Balancer(registry, Runtime(paths.HAPROXY), up.frontends, paths.HAPROXY).run()
 
 
 class LastGood:
@@ -108,11 +108,11 @@ def _service_from(saved: dict) -> Backend:
     return Backend(**saved | {"upstreams": upstreams})
 
 
-def seed(services: dict[str, Backend], routes: dict[str, str], ports: dict[str, int], folder: Path) -> None:
+def seed(services: dict[str, Backend], routes: dict[str, str], frontends: dict[str, str], folder: Path) -> None:
     """Write the files HAProxy starts with: the stage's services, without an instance yet."""
     first = Snapshot(services, routes, 0)
     write_atomically(folder / haproxy.HOLD_SCRIPT, Path(__file__).with_name(haproxy.HOLD_SCRIPT).read_text())
-    write_atomically(folder / "haproxy.cfg", haproxy.render(services, ports, folder))
+    write_atomically(folder / "haproxy.cfg", haproxy.render(services, frontends, folder))
     write_atomically(folder / haproxy.ROUTES, haproxy.render_map(first.table()))
     write_atomically(folder / haproxy.HOLDS, "")
     save(folder / "last_good.json", first)
@@ -129,10 +129,10 @@ class Leaving:
 class Balancer:
     """Keeps one HAProxy in step with one registry."""
 
-    def __init__(self, registry: Registry, runtime: Runtime, ports: dict[str, int], folder: Path):
+    def __init__(self, registry: Registry, runtime: Runtime, frontends: dict[str, str], folder: Path):
         self.registry = registry
         self.runtime = runtime
-        self.ports = ports
+        self.frontends = frontends
         self.folder = folder
         self.last_good = LastGood(folder / "last_good.json")
         self.frame = haproxy.frame((folder / "haproxy.cfg").read_text())  # that HAProxy runs
@@ -195,7 +195,7 @@ class Balancer:
     def apply(self, services: dict[str, Backend], table: dict[str, str]) -> None:
         """Write haproxy.cfg; reload for other services, use the Runtime API for other instances and routes."""
         target, routes_target = self.folder / "haproxy.cfg", self.folder / haproxy.ROUTES
-        config, written = haproxy.render(services, self.ports, self.folder), target.read_text()
+        config, written = haproxy.render(services, self.frontends, self.folder), target.read_text()
         routes = haproxy.render_map(table)
         other_frame = haproxy.frame(config) != self.frame
         if other_frame:

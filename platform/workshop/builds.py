@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from workshop import paths
+from workshop import drivers, paths
 from workshop.errors import WorkshopError
 from workshop.stage import Service
 
@@ -33,15 +33,17 @@ def find(service: str, version: str) -> Path:
     """Return the folder of a build. Raises WorkshopError, naming those there are, when there is no such version."""
     if version not in versions(service):
         raise WorkshopError(f"{service} has no build {version!r}: there are {', '.join(versions(service))}.")
+    drivers.current().package(service, version, folder(service, version))
     return folder(service, version)
 
 
 def build(service: Service) -> str:
     """Build the service as its code is now; return the version: that of an earlier build of the same code, if any."""
     code = digest(service)
-    known = versions(service.name)
+    known, package = versions(service.name), drivers.current().package
     for version in reversed(known):
         if (folder(service.name, version) / DIGEST).read_text() == code:
+            package(service.name, version, folder(service.name, version))
             return version
     version = f"v{int(known[-1][1:]) + 1 if known else 1}"
     target = folder(service.name, version)
@@ -55,6 +57,7 @@ def build(service: Service) -> str:
         if not compileall.compile_dir(half_made, quiet=1):
             raise WorkshopError(f"The code of {service.name} does not compile: correct the file named above.")
         (half_made / DIGEST).write_text(code)
+        package(service.name, version, half_made)
         os.rename(half_made, target)
     except BaseException:
         shutil.rmtree(half_made, ignore_errors=True)

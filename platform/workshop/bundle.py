@@ -71,12 +71,15 @@ def write(file: Path, folder: Path, say: Callable[[str], None]) -> str:
     return machine
 
 
-def download_debs(packages: list[str], scratch: Path, folder: Path) -> None:
-    """Download what an empty system of this kind would need, and write the index; nothing of this system is touched."""
+def download_debs(packages: list[str], scratch: Path, folder: Path, installed: str = "") -> None:
+    """Download what a system of this kind needs, beside what is `installed`; write the index of it.
+
+    installed: what dpkg says of another system, in its status file; an empty one has nothing. This one is not touched.
+    """
     archives = scratch / "archives"
     for needed in (archives / "partial", scratch / "lists" / "partial"):
         needed.mkdir(parents=True)
-    (scratch / "status").touch()  # what is installed: nothing
+    (scratch / "status").write_text(installed)
     apt = ("apt-get", "--quiet", "--yes", "--no-install-recommends")
     options = [
         f"Dir::State={scratch}", f"Dir::State::Status={scratch}/status",

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from workshop import binaries, lifecycle, paths, ports, postgres, state, stores, supervisor
+from workshop import binaries, drivers, lifecycle, paths, ports, postgres, state, stores, supervisor
 from workshop.errors import WorkshopError
 
 READY, MEND, ADMINISTRATOR = 0, 1, 2
@@ -42,15 +42,17 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything."""
-    findings = [*machine(), *what_up_needs(), postgresql()]
+    findings = [*machine(), *what_up_needs(), postgresql(), docker()]
     if run_folder().severity == READY:  # otherwise it may not even be readable
         findings += [*databases(), *what_is_up()]
     return findings
 
 
-def stop_or_warn(db: str, say: lifecycle.Progress) -> None:
+def stop_or_warn(db: str | None, driver: str, say: lifecycle.Progress) -> None:
     """Raise WorkshopError for what no stage can run with; say what else is not well."""
-    if db == "postgres" and (problem := postgres.problem()):
+    if problem := drivers.DRIVERS[driver].problem():
+        raise WorkshopError(f"{problem[0].upper()}{problem[1:]}.")
+    if driver == "process" and db == "postgres" and (problem := postgres.problem()):
         raise WorkshopError(f"{problem}.")
     for finding in what_up_needs():
         if finding.stops_up:
@@ -107,6 +109,13 @@ def postgresql() -> Finding:
     return Finding(READY, f"PostgreSQL {postgres.version()}, for `up --db postgres`")
 
 
+def docker() -> Finding:
+    """Look whether `up --driver docker` would do; everything else is ready without."""
+    if problem := drivers.DRIVERS["docker"].problem():
+        return Finding(READY, f"no `--driver docker`: {problem}")
+    return Finding(READY, "Docker, for `up --driver docker`")
+
+
 def repository() -> Finding:
     """Look whether the repository can be written: exercises and set-up do so."""
     if not os.access(paths.REPOSITORY, os.W_OK | os.X_OK):
@@ -124,7 +133,8 @@ def run_folder() -> Finding:
         return Finding(ADMINISTRATOR, *error.message.rstrip(".").split(": ", 1), stops_up=True)
     except PermissionError as error:
         return Finding(MEND, f"{error.filename} cannot be reached by you", ELSEWHERE, True)
-    if foreign := [file for file in _all_below(paths.RUN) if _owner(file) not in (os.getuid(), None)]:
+    ours = (os.getuid(), drivers.DRIVERS["docker"].user, None)
+    if foreign := [file for file in _all_below(paths.RUN) if _owner(file) not in ours]:
         return Finding(
             ADMINISTRATOR,
             f"{foreign[0]} belongs to user {_owner(foreign[0])}, perhaps after a `sudo ./workshop`",

@@ -36,14 +36,26 @@ def write_where_asked(file: Path, content: str | bytes) -> None:
         raise WorkshopError(f"{file} cannot be written, {error.strerror}: name another one.") from None
 
 
+def give(folder: Path, user: int) -> None:
+    """Have a folder and all in it belong to a user, as only root can: to whom its containers run as, and back."""
+    if os.getuid() == 0 and folder.exists():
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, user, user, follow_symlinks=False)
+
+
 @contextmanager
 def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
-    """Yield an empty file beside `path`, to be written to: in the end renamed over it, after an exception removed."""
+    """Yield an empty file beside `path`, to be written to: in the end renamed over it, after an exception removed.
+
+    Where we are root and the folder is not ours, the file becomes its owner's: a container's, who is to read it.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
         yield Path(temporary)
         os.chmod(temporary, mode)
+        if (owner := path.parent.stat()).st_uid != os.getuid() == 0:
+            os.chown(temporary, owner.st_uid, owner.st_gid)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

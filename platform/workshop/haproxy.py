@@ -61,11 +61,11 @@ def _template() -> jinja2.Template:
     return environment.get_template("haproxy.cfg.j2")
 
 
-def render(services: dict[str, Backend], ports: dict[str, int], folder: Path) -> str:
+def render(services: dict[str, Backend], frontends: dict[str, str], folder: Path) -> str:
     """Return the whole haproxy.cfg for this set of services and instances."""
     return _template().render(
         services=sorted(services.values(), key=lambda service: service.name),
-        ports=ports,
+        frontends=frontends,
         folder=folder,
         errors=ERRORS,
         cookie=COOKIE,

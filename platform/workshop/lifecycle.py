@@ -12,6 +12,7 @@ from workshop import (
     balancer,
     builds,
     copies,
+    drivers,
     evolution,
     paths,
     ports,
@@ -25,12 +26,12 @@ from workshop import (
     supervisor,
 )
 from workshop.errors import WorkshopError
-from workshop.files import write_atomically
+from workshop.files import give, write_atomically
 from workshop.stage import Service, Stage
 from workshop.state import Up
 from workshop.waiting import wait_until
 
-DB = "sqlite"  # where data is kept, unless it is said otherwise
+DRIVER = "process"  # unless it is said otherwise
 PUBLIC_PORT = 8080  # if it is free and no other is asked for; statistics are one above
 START_TIMEOUT = 30  # seconds for a stage, or new instances, to be in rotation; measured: 3
 MIGRATE_TIMEOUT = 120  # seconds
@@ -41,7 +42,7 @@ FAILED = ("BACKOFF", "EXITED", "FATAL")  # supervisord's states of a program tha
 Progress = Callable[[str], None]
 
 
-def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progress) -> Up:
+def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: Progress) -> Up:
     """Bring up a stage; what is up already stays as it is. Raises WorkshopError, and leaves nothing running then."""
     clean_after_crash(say)
     if paths.STATE.exists():
@@ -56,8 +57,9 @@ def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progres
         if missing := stage.services.keys() - current.counts.keys():
             names = ", ".join(sorted(missing))
             raise WorkshopError(f"{current.stage} is up already, without {names}: `./workshop down` comes first.")
-        if db and db != current.db:
-            raise WorkshopError(f"{current.stage} is up already, with {current.db}: `./workshop down` comes first.")
+        for wanted, what in ((db, current.db), (driver, current.driver)):
+            if wanted and wanted != what:
+                raise WorkshopError(f"{current.stage} is up already, with {what}: `./workshop down` comes first.")
         say(f"{current.stage} is up already.")
         return current
     left = state.left_on_the_way()
@@ -70,10 +72,11 @@ def up(stage: Stage, db: str | None, driver: str, port: int | None, say: Progres
         stage, db = evolution.current(left), left.db
     settings = {name: value for s in stage.services.values() for name, value in s.chosen_settings().items()}
     counts = {name: program.instances for name, program in (stage.services | stage.workers).items()}
-    db = db or DB
+    driver = driver or DRIVER
+    db = db or drivers.DRIVERS[driver].db
     if db == "sqlite":
         refuse_damaged(stage)
-    new = Up(stage.name, driver, db, _choose_ports(port, say), {}, counts, settings)
+    new = Up(stage.name, driver, db, _choose_ports(driver, port, say), {}, counts, settings)
     if left:
         say(f"{left.stage} goes on from where it was on its way to the next stage.")
         new.steps, new.has_begun, new.routes = left.steps, left.has_begun, left.routes
@@ -124,6 +127,9 @@ def _migrated(service: Service, db: str) -> Path:
 
 def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
     new.save()
+    driver = drivers.of(new)
+    new.network = driver.network(say)
+    new.save()
     for service in stage.services.values():
         new.versions[service.name] = builds.build(service)
         say(f"{service.name}: build {new.versions[service.name]}")
@@ -133,9 +139,11 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
             shutil.rmtree(folder)
         folder.mkdir()
     announced = {service.name: service.backend() for service in stage.services.values()}
-    balancer.seed(announced, new.routes, new.ports, paths.HAPROXY)
+    balancer.seed(announced, new.routes, new.frontends, paths.HAPROXY)
     supervisor.start()
-    own = stores.programs(stage, new) + programs.platform()
+    own = stores.programs(stage, new) + programs.platform(new)
+    for folder in (paths.STORES, paths.HAPROXY, paths.DATA):
+        give(folder, driver.user)
     supervisor.add(own)
     say(f"started: {', '.join(program.name for program in own)}")
     make_databases(stage, new)
@@ -172,16 +180,15 @@ def make_databases(stage: Stage, up: Up) -> None:
     """Have a database for each store: in PostgreSQL, as soon as that is there; a new one is not migrated yet."""
     if up.db != "postgres":
         return
-    port = up.ports["postgres"]
-    if not _wait_watching(lambda: postgres.accepts_connections(port), ["postgres"]):
+    if not _wait_watching(lambda: postgres.accepts_connections(up), ["postgres"]):
         raise WorkshopError(f"postgres is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines('postgres')}")
-    new = postgres.make_databases(stores.databases(stage), port)
+    new = postgres.make_databases(stores.databases(stage), up)
     for service in stage.services.values():
         if set(new) & set(stores.databases(stage, service)):
             _migrated(service, up.db).unlink(missing_ok=True)
 
 
-def _choose_ports(port: int | None, say: Progress) -> dict[str, int]:
+def _choose_ports(driver: str, port: int | None, say: Progress) -> dict[str, int]:
     problem = ports.problem(port or PUBLIC_PORT)
     if port and problem:
         raise WorkshopError(f"{problem}: choose another one with --port.")
@@ -190,7 +197,7 @@ def _choose_ports(port: int | None, say: Progress) -> dict[str, int]:
         say(f"{problem}: {public} instead.")
     chosen = {"public": public, "statistics": ports.free_port(public + 1, avoid=[public])}
     for name in ("internal", "registry", "registry_peer", "queue", "postgres"):
-        chosen[name] = ports.free_port(avoid=chosen.values())
+        chosen[name] = drivers.DRIVERS[driver].ports.get(name) or ports.free_port(avoid=chosen.values())
     return chosen
 
 
@@ -211,10 +218,11 @@ def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
         return
     say(f"{service.name}: migrating its database")
     try:
+        told = programs.told(stage, service, up)
         result = subprocess.run(
-            service.migrate,
+            programs.command(stage, service, up, f"{service.name}_migration", service.migrate, told),
             cwd=builds.folder(service.name, version),
-            env=programs.service_environment(stage, service, up),
+            env=drivers.of(up).environment(told),
             capture_output=True,
             text=True,
             timeout=MIGRATE_TIMEOUT,
@@ -296,7 +304,8 @@ def tear_down() -> list[str]:
         # First those that the load balancer and the registry let go of in good order.
         supervisor.stop([p.name for p in supervisor.processes() if p.name not in programs.OWN])
         supervisor.shut_down()
-    lost = processes.end_left_over()
+    lost = [found for driver in drivers.DRIVERS.values() for found in driver.end_left_over()]
+    lost += processes.end_left_over()
     paths.STATE.unlink(missing_ok=True)
     return lost
 

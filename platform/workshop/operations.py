@@ -1,9 +1,8 @@
 """What is done to a stage that is up: scale, kill, stop, start, restart."""
 
-import os
 import signal
 
-from workshop import builds, lifecycle, paths, programs, status, supervisor
+from workshop import builds, drivers, lifecycle, paths, programs, status, supervisor
 from workshop.errors import WorkshopError
 from workshop.lifecycle import Progress
 from workshop.stage import Stage
@@ -46,20 +45,12 @@ def kill(stage: Stage, target: str, sent: signal.Signals, say: Progress) -> None
     if not chosen:
         known = ", ".join([*everything, *(i.id for found in everything.values() for i in found)])
         raise WorkshopError(f"There is no service or instance {target!r}: there are {known}.")
-    sent_to = [instance for instance in chosen if instance.pid and _signal_group(instance.pid, sent)]
+    driver = drivers.current()
+    sent_to = [i for i in chosen if i.pid and driver.signal(i.id, i.pid, sent)]
     for instance in sent_to:
         say(f"{instance.id}: {sent.name} to process {instance.pid}")
     if not sent_to:
         raise WorkshopError(f"{target} has no process now: `./workshop status` says whether one is being started.")
-
-
-def _signal_group(pid: int, sent: signal.Signals) -> bool:
-    """Send a signal to a process and its children; False when it has ended meanwhile."""
-    try:
-        os.killpg(os.getpgid(pid), sent)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def stop(stage: Stage, name: str) -> None:

@@ -1,6 +1,8 @@
 """Loopback ports that are free, and whose processes stand in the way when one is not."""
 
 import errno
+import ipaddress
+import os
 import random
 import socket
 from collections.abc import Collection
@@ -10,6 +12,8 @@ import psutil
 from workshop.errors import WorkshopError
 
 HOST = "127.0.0.1"
+BIND = os.environ.get("WORKSHOP_BIND", HOST)  # where the page and the statistics are; in a VM, its interface
+SERVICE_PORT = 5000  # of an instance that has an address of its own
 # Below the ephemeral range of Linux (32768–60999), from which outgoing connections take theirs, so that no
 # connection of anybody's can grab a port between our looking and the service's binding. Drawn at random, so
 # that the port of an instance that has just died is not soon another's.
@@ -48,10 +52,10 @@ def _refusal(port: int) -> int | None:
     return None
 
 
-def answers(port: int) -> bool:
-    """Tell whether something accepts connections on this loopback port."""
+def answers(port: int, host: str = HOST) -> bool:
+    """Tell whether something accepts connections there."""
     try:
-        socket.create_connection((HOST, port), timeout=CONNECT_TIMEOUT).close()
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT).close()
     except OSError:
         return False
     return True
@@ -68,6 +72,18 @@ def free_port(wanted: int | None = None, avoid: Collection[int] = ()) -> int:
         f"Of {ATTEMPTS} ports between {RANGE[0]} and {RANGE[-1]}, none is free: end some of what listens there "
         "(`ss -ltn` lists it)."
     )
+
+
+def free_address(network: str) -> tuple[str, int]:
+    """Return an address and a port for an instance: on loopback or, where containers have a network, in that.
+
+    Drawn at random from the middle of it, it is nobody else's: the first ones are the servers', the last ones Docker's.
+    """
+    if not network:
+        return HOST, free_port()
+    addresses = ipaddress.ip_network(network)
+    (number,) = random.sample(range(16, addresses.num_addresses - 64), 1)
+    return str(addresses[number]), SERVICE_PORT
 
 
 def listener(port: int) -> str:

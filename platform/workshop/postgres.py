@@ -6,12 +6,13 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from workshop import paths
+from workshop import drivers, paths
+from workshop.drivers import Driver
 from workshop.errors import WorkshopError
-from workshop.files import write_atomically
-from workshop.ports import HOST
+from workshop.files import give, write_atomically
 from workshop.processes import base_environment
 from workshop.secrets import secret
+from workshop.state import Up
 from workshop.supervisor import Program
 
 INSTALLED = Path("/usr/lib/postgresql")  # <major version>/bin: Debian puts none of it on the PATH
@@ -53,10 +54,10 @@ log_line_prefix = '%m [%p] %q%u@%d '
 log_checkpoints = off
 """
 # The platform itself comes through the socket, as superuser; a service through TCP, with its role's password.
-ACCESS = f"""\
-local all {SUPERUSER} trust
-host all {SUPERUSER} all reject
-host all all {HOST}/32 scram-sha-256
+ACCESS = """\
+local all {superuser} trust
+host all {superuser} all reject
+host all all {clients} scram-sha-256
 """
 
 
@@ -87,48 +88,52 @@ def problem() -> str | None:
     return None
 
 
-def program(port: int) -> Program:
+def program(up: Up) -> Program:
     """Return the server, its cluster being made if there is none. Raises WorkshopError when that fails."""
-    _make_cluster()
+    _make_cluster(up)
     SOCKETS.mkdir(parents=True, exist_ok=True)
     configuration = SOCKETS / "postgresql.conf"
-    write_atomically(configuration, CONFIGURATION.format(host=HOST, port=port, folder=SOCKETS))
-    write_atomically(SOCKETS / "pg_hba.conf", ACCESS)
+    host, port = up.host("postgres"), up.ports["postgres"]
+    write_atomically(configuration, CONFIGURATION.format(host=host, port=port, folder=SOCKETS))
+    access = ACCESS.format(superuser=SUPERUSER, clients=up.network or f"{host}/32")
+    write_atomically(SOCKETS / "pg_hba.conf", access)
     # After a crash of the machine, the process id in it may be another's by now. `up` has ended all that was ours.
     (CLUSTER / "postmaster.pid").unlink(missing_ok=True)
     command = [_program("postgres"), "-D", str(CLUSTER), "-c", f"config_file={configuration}"]
     # SIGINT closes all connections and stops; SIGTERM would wait for the clients to leave.
-    return Program("postgres", _as_ordinary_user(command), SOCKETS, {}, stop_signal="INT")
+    words = _as_ordinary_user(command, drivers.of(up))
+    return drivers.server(up, "postgres", words, [SOCKETS, KEPT], host="postgres", stop_signal="INT")
 
 
-def url(store: str, port: int) -> str:
+def url(store: str, up: Up) -> str:
     """Return what a service that may use the store is told: the database, its role and its password."""
-    return f"postgresql+psycopg://{store}:{_password(store)}@{HOST}:{port}/{store}?connect_timeout={CONNECT_TIMEOUT}"
+    return f"postgresql+psycopg://{store}:{_password(store)}@{up.address('postgres')}/{store}?connect_timeout={CONNECT_TIMEOUT}"
 
 
-def superuser_url(database: str, port: int) -> str:
+def superuser_url(database: str, up: Up) -> str:
     """Return how the platform itself reaches a database: through the socket, which nobody else may open."""
-    return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={SOCKETS}&port={port}"
+    return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={SOCKETS}&port={up.ports['postgres']}"
 
 
-def accepts_connections(port: int) -> bool:
+def accepts_connections(up: Up) -> bool:
     """Tell whether the server is there, and not just starting or stopping."""
     from psycopg.pq import PGconn, Ping  # here, since it takes 0.1 s: without PostgreSQL, no command has to wait for it
 
-    address = f"host={HOST} port={port} dbname={SUPERUSER} connect_timeout={CONNECT_TIMEOUT}"
+    host, port = up.host("postgres"), up.ports["postgres"]
+    address = f"host={host} port={port} dbname={SUPERUSER} connect_timeout={CONNECT_TIMEOUT}"
     return PGconn.ping(address.encode()) == Ping.OK
 
 
-def make_databases(stores: Collection[str], port: int) -> list[str]:
+def make_databases(stores: Collection[str], up: Up) -> list[str]:
     """Have a role and a database for each store; return the databases that are new.
 
     Nobody but its role (and the superuser) may connect to a database. Raises WorkshopError when the server refuses.
     """
     import psycopg
 
-    options = {"host": str(SOCKETS), "port": port, "user": SUPERUSER, "dbname": SUPERUSER, "autocommit": True}
+    options = {"host": str(SOCKETS), "port": up.ports["postgres"], "user": SUPERUSER, "dbname": SUPERUSER}
     try:
-        with psycopg.connect(**options) as server:
+        with psycopg.connect(**options, autocommit=True) as server:
             databases = _names(server, "SELECT datname FROM pg_database WHERE datallowconn")
             for store in stores:
                 _make_role(server, store)
@@ -169,13 +174,15 @@ def _password(store: str) -> str:
     return secret(f"POSTGRES_PASSWORD_{store}")
 
 
-def _make_cluster() -> None:
+def _make_cluster(up: Up) -> None:
     """Make the folder that PostgreSQL keeps everything in, unless there is one; never half of it."""
     if CLUSTER.exists():
         return
     half_made = CLUSTER.with_suffix(".part")
     shutil.rmtree(half_made, ignore_errors=True)
     KEPT.mkdir(parents=True, exist_ok=True)
+    driver = drivers.of(up)
+    give(KEPT, driver.user)
     options = {
         "pgdata": half_made,
         "username": SUPERUSER,
@@ -184,7 +191,8 @@ def _make_cluster() -> None:
         "locale": "C.UTF-8",  # sorts by code point, as SQLite does
     }
     command = [_program("initdb"), "--data-checksums", *(f"--{key}={value}" for key, value in options.items())]
-    if failure := _failure(_as_ordinary_user(command)):
+    words = driver.command("initdb", _as_ordinary_user(command, driver), {}, up, folders=[KEPT])
+    if failure := _failure(words, driver.environment({})):
         raise WorkshopError(f"PostgreSQL could not make its databases in {KEPT}: {failure}")
     half_made.rename(CLUSTER)
 
@@ -193,24 +201,24 @@ def _program(name: str) -> str:
     return str(INSTALLED / version() / "bin" / name)
 
 
-def _as_ordinary_user(command: list[str]) -> list[str]:
-    """Return the command as it runs when we are root, whom PostgreSQL refuses: in a user namespace.
+def _as_ordinary_user(command: list[str], driver: Driver) -> list[str]:
+    """Return the command as it runs when it is root's, whom PostgreSQL refuses: in a user namespace.
 
     In there our root is the user `postgres` that Debian's package has made, and its files are that user's; outside,
     nothing changes. unshare becomes the program itself: signals reach it.
     """
-    return [*UNSHARE, *command] if os.getuid() == 0 else command
+    return [*UNSHARE, *command] if driver.user == 0 else command
 
 
 def _may_be_another_user() -> bool:
     """Tell whether root can enter such a namespace, which is refused in a chroot, and reach our folder from there."""
     command = [*UNSHARE, "test", "-w", str(next(f for f in (paths.RUN, *paths.RUN.parents) if f.exists()))]
-    return _failure(command) is None
+    return _failure(command, base_environment()) is None
 
 
-def _failure(command: list[str]) -> str | None:
+def _failure(command: list[str], environment: dict[str, str]) -> str | None:
     """Run a command; return what it says about its failure, None when it has succeeded."""
-    options = {"env": base_environment(), "capture_output": True, "text": True, "timeout": INIT_TIMEOUT}
+    options = {"env": environment, "capture_output": True, "text": True, "timeout": INIT_TIMEOUT}
     try:
         result = subprocess.run(command, **options)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -4,8 +4,9 @@ import secrets
 import string
 import sys
 
-from workshop import builds, paths, stores
-from workshop.processes import base_environment, platform_environment
+from workshop import builds, drivers, paths, stores
+from workshop.ports import BIND
+from workshop.processes import platform_environment
 from workshop.registry import WEIGHT
 from workshop.secrets import secret
 from workshop.sidecar import Instance
@@ -18,7 +19,7 @@ ID_LENGTH = 4
 OWN = ("etcd", "redis", "postgres", "haproxy", "balancer")  # the programs that are no instance of anything
 
 
-def platform() -> list[Program]:
+def platform(up: Up) -> list[Program]:
     """Return HAProxy, which starts from the file as it was written last, and its manager."""
     haproxy = [
         "haproxy",
@@ -30,8 +31,9 @@ def platform() -> list[Program]:
         str(paths.HAPROXY / "master.sock"),
     ]
     manager = [sys.executable, "-m", "workshop.balancer"]
+    published = [f"{BIND}:{up.ports[name]}" for name in ("public", "statistics")]
     return [
-        Program("haproxy", haproxy, paths.HAPROXY, {}),
+        drivers.server(up, "haproxy", haproxy, [paths.HAPROXY], host="balancer", publish=published),
         Program("balancer", manager, paths.RUN, platform_environment()),
     ]
 
@@ -48,10 +50,10 @@ def canary(stage: Stage, service: Service, up: Up, weight: int) -> Program:
     return _instance(stage, service, up, weight)
 
 
-def service_environment(stage: Stage, service: Service, up: Up) -> dict[str, str]:
-    """Return all that the service's code is told, whether it runs as an instance, a worker or a migration."""
+def told(stage: Stage, service: Service, up: Up) -> dict[str, str]:
+    """Return what the service's code is told, by its environment: as an instance, a worker or a migration."""
     return (
-        base_environment()
+        {"PYTHONUNBUFFERED": "1"}
         | stores.environment(stage, service, up)
         | {name: secret(name) for name in service.secrets}
         | {name: up.settings[name] for name in service.settings}
@@ -59,21 +61,34 @@ def service_environment(stage: Stage, service: Service, up: Up) -> dict[str, str
     )
 
 
+def command(
+    stage: Stage, service: Service, up: Up, name: str, words: list[str], told: dict[str, str], host: str = ""
+) -> list[str]:
+    """Return the command that runs something of the service's build."""
+    folders = [paths.DATA] if up.db == "sqlite" and stores.databases(stage, service) else []
+    image = (service.name, up.versions[service.name])
+    return drivers.of(up).command(name, words, told, up, image=image, host=host, folders=folders)
+
+
 def _instance(stage: Stage, service: Service, up: Up, weight: int = WEIGHT) -> Program:
     version = up.versions[service.name]
     name = _name(service.name, version)
     file = paths.INSTANCES / f"{name}.json"
+    environment = told(stage, service, up) | {"INSTANCE": name}
+    listening = environment | {"HOST": "", "PORT": ""}  # which the sidecar fills in
     Instance(
         name=name,
         service=service.name,
         locations=service.routes,
         balance=service.balance,
         sticky=service.sticky,
-        command=service.command,
+        command=command(stage, service, up, name, service.command, listening, host="$HOST"),
         folder=str(builds.folder(service.name, version)),
-        environment=service_environment(stage, service, up),
+        environment=drivers.of(up).environment(environment),
         registry=up.registry,
         weight=weight,
+        network=up.network,
+        clean_up=drivers.of(up).clean_up(name),
     ).save(file)
     return Program(name, [sys.executable, "-m", "workshop.sidecar", str(file)], paths.RUN, platform_environment())
 
@@ -82,9 +97,10 @@ def _worker(stage: Stage, worker: Worker, up: Up) -> Program:
     service = stage.services[worker.service]
     version = up.versions[service.name]
     name = _name(worker.name, version)
-    environment = service_environment(stage, service, up) | {"INSTANCE": name}
-    command = [string.Template(word).safe_substitute(INSTANCE=name) for word in worker.command]
-    return Program(name, command, builds.folder(service.name, version), environment)
+    environment = told(stage, service, up) | {"INSTANCE": name}
+    words = [string.Template(word).safe_substitute(INSTANCE=name) for word in worker.command]
+    runs = command(stage, service, up, name, words, environment)
+    return Program(name, runs, builds.folder(service.name, version), drivers.of(up).environment(environment))
 
 
 def _name(program: str, version: str) -> str:

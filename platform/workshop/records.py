@@ -78,7 +78,7 @@ def _take_role(connection, _record) -> None:
 
 def _address(name: str, up: Up) -> str:
     if up.db == "postgres":
-        return postgres.superuser_url(name, up.ports["postgres"])
+        return postgres.superuser_url(name, up)
     return f"sqlite:///{stores.sqlite_file(name)}?timeout={LOCK_WAIT}"
 
 

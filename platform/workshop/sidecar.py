@@ -6,7 +6,7 @@
     SIGTERM                 → deregister → wait until the load balancer confirms that nothing is in flight
                               → SIGTERM to the service → reap it → exit
 
-The service knows nothing of this. It may be written in any language: it listens on 127.0.0.1:$PORT, answers
+The service knows nothing of this. It may be written in any language: it listens on $HOST:$PORT, answers
 GET /healthz with 200 when it can serve, and ends at SIGTERM.
 """
 
@@ -18,14 +18,14 @@ import string
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import requests
 
 from workshop.files import write_atomically
 from workshop.logs import log_to_stdout
-from workshop.ports import HOST, free_port
+from workshop.ports import free_address
 from workshop.registry import HEARTBEAT, WEIGHT, Backend, NotRegistered, Registry, RegistryUnavailable, Upstream
 from workshop.waiting import POLL
 
@@ -50,11 +50,13 @@ class Instance:
     locations: list[str]
     balance: str
     sticky: list[str]
-    command: list[str]  # $PORT stands for the port
+    command: list[str]  # $HOST and $PORT stand for where it is to listen
     folder: str
     environment: dict[str, str]
     registry: str  # host:port
     weight: int = WEIGHT
+    network: str = ""  # from which its address is to be; none: loopback
+    clean_up: list[str] = field(default_factory=list)  # the command that ends what killing the process does not
 
     def save(self, file: Path) -> None:
         write_atomically(file, json.dumps(asdict(self), indent=2))  # it holds secrets: readable by the owner only
@@ -74,7 +76,7 @@ class Sidecar:
 
     def __init__(self, instance: Instance):
         self.instance = instance
-        self.upstream = Upstream(HOST, free_port(), instance.weight)
+        self.upstream = Upstream(*free_address(instance.network), instance.weight)
         self.backend = Backend(
             instance.service,
             instance.locations,
@@ -120,16 +122,13 @@ class Sidecar:
 
     def start(self) -> subprocess.Popen:
         """Start the service in a process group of its own; if we die, by kill -9 even, the kernel kills it."""
-        command = [string.Template(word).safe_substitute(PORT=self.upstream.port) for word in self.instance.command]
-        environment = self.instance.environment | {
-            "PORT": str(self.upstream.port),
-            "INSTANCE": self.instance.name,
-        }
+        place = {"HOST": self.upstream.host, "PORT": str(self.upstream.port)}
+        command = [string.Template(word).safe_substitute(place) for word in self.instance.command]
         log.info("%s: %s", self.instance.name, " ".join(command))
         return subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *command],
             cwd=self.instance.folder,
-            env=environment,
+            env=self.instance.environment | place | {"INSTANCE": self.instance.name},
             start_new_session=True,
         )
 
@@ -223,6 +222,8 @@ class Sidecar:
         except ProcessLookupError:
             pass  # it has ended, and so have its children
         self.process.wait()
+        if self.instance.clean_up:
+            subprocess.run(self.instance.clean_up, env=self.instance.environment, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

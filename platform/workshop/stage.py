@@ -32,7 +32,7 @@ class Service:
 
     name: str
     folder: Path
-    command: list[str]  # $PORT stands for the port to listen on
+    command: list[str]  # $HOST and $PORT stand for where to listen
     routes: list[str]  # the path prefixes it answers
     sticky: list[str] = field(default_factory=list)  # prefixes whose requests stay with one instance, by cookie
     balance: str = "roundrobin"

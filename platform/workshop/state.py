@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import ipaddress
 import json
 import os
 from dataclasses import dataclass, field
@@ -14,8 +15,11 @@ import psutil
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
+from workshop.ports import BIND, HOST
 from workshop.waiting import wait_until
 
+# Which have addresses of their own in a network of containers: the first ones, after the gateway's.
+SERVERS = ("registry", "queue", "postgres", "balancer")
 PATIENCE = 0.2  # seconds for a lock: `doctor`, looking whether it is held, holds it for an instant
 
 
@@ -36,10 +40,11 @@ class Up:
     steps: int = 0  # of the way to the next stage that are done
     has_begun: bool = False  # a further one has: unless a command is at work on it, it was interrupted
     routes: dict[str, str] = field(default_factory=dict)  # to begin with, where it was taken down on that way
+    network: str = ""  # of the containers, such as 172.18.0.0/16; none: everything is on loopback
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['public']}/"
+        return f"http://{HOST}:{self.ports['public']}/"
 
     @property
     def is_on_the_way(self) -> bool:
@@ -48,16 +53,31 @@ class Up:
 
     @property
     def stats_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['statistics']}/"
+        return f"http://{HOST}:{self.ports['statistics']}/"
 
     @property
     def internal_url(self) -> str:
         """Return where services call each other."""
-        return f"http://127.0.0.1:{self.ports['internal']}"
+        return f"http://{self.host('balancer')}:{self.ports['internal']}"
 
     @property
     def registry(self) -> str:
-        return f"127.0.0.1:{self.ports['registry']}"
+        return self.address("registry")
+
+    @property
+    def frontends(self) -> dict[str, str]:
+        """Return where the load balancer listens: address:port of each of its frontends."""
+        host = self.host("balancer")
+        outside = host if self.network else BIND
+        hosts = {"public": outside, "statistics": outside, "internal": host}
+        return {name: f"{host}:{self.ports[name]}" for name, host in hosts.items()}
+
+    def host(self, server: str) -> str:
+        """Return the IP address of one of the SERVERS."""
+        return str(ipaddress.ip_network(self.network)[2 + SERVERS.index(server)]) if self.network else HOST
+
+    def address(self, server: str) -> str:
+        return f"{self.host(server)}:{self.ports[server]}"
 
     def deployed(self, service: str, version: str) -> "Up":
         """Return what is up once `version` of the service is: it becomes what runs, and what did the previous one."""

@@ -1,10 +1,10 @@
 """What runs, as the load balancer and the supervisor see it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from workshop import evolution, paths, ports, postgres, stores, supervisor
+from workshop import drivers, evolution, paths, ports, postgres, stores, supervisor
 from workshop.haproxy import HAProxyUnavailable, Runtime
+from workshop.programs import OWN
 from workshop.stage import Service, Stage
 from workshop.state import Up
 
@@ -26,18 +26,19 @@ def instances(stage: Stage) -> dict[str, list[InstanceStatus]]:
     """Return the instances of every service and worker of the stage, by name."""
     servers = _servers()
     processes = supervisor.processes()
+    pids = drivers.current().pids([p for p in processes if p.name not in OWN])
     found: dict[str, list[InstanceStatus]] = {}
     for name, program in (stage.services | stage.workers).items():
         mine = [process for process in processes if process.name.split("_")[0] == name]
         if isinstance(program, Service):
             rows = servers.get(name, {})
-            found[name] = [_instance(process, rows.get(process.name)) for process in mine]
+            found[name] = [_instance(process, pids[process.name], rows.get(process.name)) for process in mine]
             # A foreign service's instances have registered themselves: we know only what the balancer knows.
             for stranger in sorted(rows.keys() - {process.name for process in mine}):
                 row = rows[stranger]
                 found[name].append(InstanceStatus(stranger, "", row["addr"], None, balancer_state(row)))
         else:
-            found[name] = [_worker(process) for process in mine]
+            found[name] = [_worker(process, pids[process.name]) for process in mine]
     return found
 
 
@@ -107,14 +108,13 @@ def _servers() -> dict:
         return {}  # then nothing is in rotation
 
 
-def _instance(process: supervisor.Process, server: dict[str, str] | None) -> InstanceStatus:
+def _instance(process: supervisor.Process, pid: int | None, server: dict[str, str] | None) -> InstanceStatus:
     state, address = _instance_state(process, server), server["addr"] if server else None
-    return InstanceStatus(process.name, process.name.split("_")[1], address, _service_pid(process.pid), state)
+    return InstanceStatus(process.name, process.name.split("_")[1], address, pid, state)
 
 
-def _worker(process: supervisor.Process) -> InstanceStatus:
-    version = process.name.split("_")[1]
-    return InstanceStatus(process.name, version, None, process.pid or None, _worker_state(process))
+def _worker(process: supervisor.Process, pid: int | None) -> InstanceStatus:
+    return InstanceStatus(process.name, process.name.split("_")[1], None, pid, _worker_state(process))
 
 
 def _instance_state(process: supervisor.Process, server: dict[str, str] | None) -> str:
@@ -130,28 +130,19 @@ def _supervised_state(process: supervisor.Process) -> str:
     return "DOWN" if process.state in supervisor.STOPPED else "STARTING"
 
 
-def _service_pid(sidecar: int) -> int | None:
-    """Return the process id of the service that a sidecar has started; `up` asks for it fifty times a second.
-
-    The kernel knows a process's children. psutil would look at all processes there are, and ask each for its parent.
-    """
-    try:
-        children = Path(f"/proc/{sidecar}/task/{sidecar}/children").read_text().split()
-    except OSError:
-        return None  # it has just ended, or not started yet
-    return int(children[0]) if children else None
+def _answers(up: Up, server: str) -> bool:
+    return ports.answers(up.ports[server], up.host(server))
 
 
 def _stores(stage: Stage, up: Up) -> list[dict]:
     """Return the registry and the stores; a process is UP when it accepts connections, a file when it is whole."""
-    queue, registry = (f"127.0.0.1:{up.ports[name]}" for name in ("queue", "registry"))
-    rows = [("registry", registry, ports.answers(up.ports["registry"]))]
-    is_there = up.db == "postgres" and postgres.accepts_connections(up.ports["postgres"])
+    rows = [("registry", up.registry, _answers(up, "registry"))]
+    is_there = up.db == "postgres" and postgres.accepts_connections(up)
     for name, store in stage.stores.items():
         if store.kind == "redis":
-            rows.append((name, queue, ports.answers(up.ports["queue"])))
+            rows.append((name, up.address("queue"), _answers(up, "queue")))
         elif up.db == "postgres":
-            rows.append((name, f"127.0.0.1:{up.ports['postgres']}", is_there))
+            rows.append((name, up.address("postgres"), is_there))
         else:
             file = stores.sqlite_file(name)
             is_whole = file.exists() and not stores.damage(file, timeout=FILE_TIMEOUT)

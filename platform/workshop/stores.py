@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from workshop import paths, postgres
+from workshop import drivers, paths, postgres
 from workshop.files import write_atomically
 from workshop.ports import HOST
 from workshop.secrets import secret
@@ -17,7 +17,7 @@ from workshop.state import Up
 from workshop.supervisor import Program
 
 REDIS = """\
-bind 127.0.0.1
+bind {host}
 port {port}
 requirepass {password}
 dir "{folder}"
@@ -37,7 +37,7 @@ def programs(stage: Stage, up: Up) -> list[Program]:
     if any(store.kind == "redis" for store in stage.stores.values()):
         wanted.append(_redis(up))
     if up.db == "postgres":
-        wanted.append(postgres.program(up.ports["postgres"]))
+        wanted.append(postgres.program(up))
     return wanted
 
 
@@ -99,13 +99,13 @@ def damage(file: Path, is_migrated: bool = False, timeout: float = 10) -> str | 
 
 def _sql_url(name: str, up: Up) -> str:
     if up.db == "postgres":
-        return postgres.url(name, up.ports["postgres"])
+        return postgres.url(name, up)
     paths.DATA.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{sqlite_file(name)}"
 
 
 def _redis_url(name: str, up: Up) -> str:
-    return f"redis://:{secret('REDIS_PASSWORD')}@{HOST}:{up.ports['queue']}/0"
+    return f"redis://:{secret('REDIS_PASSWORD')}@{up.address('queue')}/0"
 
 
 def _redis(up: Up) -> Program:
@@ -113,20 +113,22 @@ def _redis(up: Up) -> Program:
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "redis.conf"
     password = secret("REDIS_PASSWORD")
-    write_atomically(configuration, REDIS.format(port=up.ports["queue"], password=password, folder=folder))
-    return Program("redis", ["redis-server", str(configuration)], folder, {})
+    host, port = up.host("queue"), up.ports["queue"]
+    write_atomically(configuration, REDIS.format(host=host, port=port, password=password, folder=folder))
+    return drivers.server(up, "redis", ["redis-server", str(configuration)], [folder], host="queue")
 
 
 def _etcd(up: Up) -> Program:
     """The registry describes what runs, and at first nothing does: its folder is a new one at each `up`."""
     folder = paths.STORES / "etcd"
     folder.mkdir(parents=True, exist_ok=True)
-    return Program("etcd", etcd_command(folder, up.ports["registry"], up.ports["registry_peer"]), folder, {})
+    command = etcd_command(folder, up.ports["registry"], up.ports["registry_peer"], up.host("registry"))
+    return drivers.server(up, "etcd", command, [folder], host="registry")
 
 
-def etcd_command(folder: Path, port: int, peer_port: int) -> list[str]:
+def etcd_command(folder: Path, port: int, peer_port: int, host: str = HOST) -> list[str]:
     """Return the command of an etcd of one member that keeps its data in `folder`."""
-    client, peer = f"http://{HOST}:{port}", f"http://{HOST}:{peer_port}"
+    client, peer = f"http://{host}:{port}", f"http://{host}:{peer_port}"
     options = {
         "enable-v2": "true",
         "data-dir": str(folder / "data"),

@@ -12,6 +12,7 @@ const METHODS = ["GET", "HEAD"];
 const WELL_FORMED_ID = /^[A-Za-z0-9._-]{1,64}$/;
 
 const config = {
+  host: setting("HOST"),
   port: setting("PORT"),
   service: setting("SERVICE"),
   version: setting("VERSION"),
@@ -113,4 +114,4 @@ function setting(name) {
 
 const server = createServer({ maxHeaderSize: LONGEST_HEADERS }, handle);
 process.on("SIGTERM", () => server.close()); // what is being answered still is; then nothing keeps the process
-server.listen(config.port, "127.0.0.1");
+server.listen(config.port, config.host);

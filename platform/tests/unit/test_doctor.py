@@ -308,12 +308,12 @@ def test_up_warns_of_what_it_can_live_with_and_refuses_what_it_cannot(monkeypatc
     findings = [doctor.Finding(doctor.MEND, "little memory", "end something")]
     monkeypatch.setattr(doctor, "what_up_needs", lambda: findings)
     said = []
-    doctor.stop_or_warn("sqlite", said.append)
+    doctor.stop_or_warn("sqlite", "process", said.append)
     assert said == ["Warning: little memory: end something."]
 
     findings.append(doctor.Finding(doctor.MEND, "no room", "make some", stops_up=True))
     with pytest.raises(WorkshopError, match="no room: make some"):
-        doctor.stop_or_warn("sqlite", said.append)
+        doctor.stop_or_warn("sqlite", "process", said.append)
 
 
 def test_what_postgresql_lacks_stops_only_an_up_that_wants_it(monkeypatch):
@@ -322,6 +322,6 @@ def test_what_postgresql_lacks_stops_only_an_up_that_wants_it(monkeypatch):
     assert doctor.postgresql() == doctor.Finding(
         doctor.READY, "no `up --db postgres` here: PostgreSQL is missing: run `./workshop setup`"
     )
-    doctor.stop_or_warn("sqlite", print)
+    doctor.stop_or_warn("sqlite", "process", print)
     with pytest.raises(WorkshopError, match="PostgreSQL is missing: run"):
-        doctor.stop_or_warn("postgres", print)
+        doctor.stop_or_warn("postgres", "process", print)

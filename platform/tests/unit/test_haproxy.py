@@ -4,8 +4,10 @@ from pathlib import Path
 
 from workshop import haproxy
 from workshop.registry import Backend, Upstream
+from workshop.state import Up
 
 PORTS = {"public": 8080, "internal": 20001, "statistics": 8081}
+FRONTENDS = Up("test", "process", "sqlite", PORTS, {}, {}, {}).frontends
 FOLDER = Path("/run/here")
 
 
@@ -14,7 +16,7 @@ def tiny(**upstreams) -> dict[str, Backend]:
 
 
 def test_each_instance_is_a_server_of_its_services_backend():
-    config = haproxy.render(tiny(a=Upstream("127.0.0.1", 1), b=Upstream("127.0.0.1", 2, 5)), PORTS, FOLDER)
+    config = haproxy.render(tiny(a=Upstream("127.0.0.1", 1), b=Upstream("127.0.0.1", 2, 5)), FRONTENDS, FOLDER)
 
     backend = config[config.index("backend tiny") :]
     assert "    server a 127.0.0.1:1 weight 100 check" in backend
@@ -24,25 +26,29 @@ def test_each_instance_is_a_server_of_its_services_backend():
 def test_other_instances_leave_the_frame_as_it_is():
     one, two = tiny(a=Upstream("127.0.0.1", 1)), tiny(b=Upstream("127.0.0.1", 2))
 
-    assert haproxy.render(one, PORTS, FOLDER) != haproxy.render(two, PORTS, FOLDER)
-    assert haproxy.frame(haproxy.render(one, PORTS, FOLDER)) == haproxy.frame(haproxy.render(two, PORTS, FOLDER))
+    assert haproxy.render(one, FRONTENDS, FOLDER) != haproxy.render(two, FRONTENDS, FOLDER)
+    assert haproxy.frame(haproxy.render(one, FRONTENDS, FOLDER)) == haproxy.frame(
+        haproxy.render(two, FRONTENDS, FOLDER)
+    )
 
 
 def test_another_service_is_another_frame():
     one = tiny()
     two = one | {"other": Backend("other", ["/other"])}
 
-    assert haproxy.frame(haproxy.render(one, PORTS, FOLDER)) != haproxy.frame(haproxy.render(two, PORTS, FOLDER))
+    assert haproxy.frame(haproxy.render(one, FRONTENDS, FOLDER)) != haproxy.frame(
+        haproxy.render(two, FRONTENDS, FOLDER)
+    )
 
 
 def test_only_a_service_with_sticky_prefixes_sets_a_cookie():
-    assert haproxy.COOKIE not in haproxy.render(tiny(), PORTS, FOLDER)
+    assert haproxy.COOKIE not in haproxy.render(tiny(), FRONTENDS, FOLDER)
     sticky = {"tiny": Backend("tiny", ["/"], sticky=["/socket.io"])}
-    assert "Path=/socket.io; HttpOnly; SameSite=Lax" in haproxy.render(sticky, PORTS, FOLDER)
+    assert "Path=/socket.io; HttpOnly; SameSite=Lax" in haproxy.render(sticky, FRONTENDS, FOLDER)
 
 
 def test_everything_listens_on_loopback_only():
-    binds = [line.split()[1] for line in haproxy.render(tiny(), PORTS, FOLDER).splitlines() if "bind " in line]
+    binds = [line.split()[1] for line in haproxy.render(tiny(), FRONTENDS, FOLDER).splitlines() if "bind " in line]
 
     assert binds == ["127.0.0.1:8080", "127.0.0.1:20001", "127.0.0.1:8081"]
 

@@ -56,7 +56,7 @@ COMES_WITH = {
     "werkzeug": "flask",
 }
 NEEDED_BY = {
-    "flask": {"gevent", "gunicorn"},  # its server
+    "flask": {"gevent", "gunicorn", "packaging"},  # its server, and what that needs to run with gevent
     "flask-socketio": {"simple-websocket"},
     "flask-sqlalchemy": {"psycopg", "psycopg-binary"},  # the databases may be PostgreSQL
     "markdown-it-py": {"linkify-it-py"},

@@ -3,6 +3,7 @@ import shutil
 import click
 
 from workshop import lifecycle, paths, state, supervisor
+from workshop.drivers import DRIVERS
 
 
 @click.command("down", epilog="Example: ./workshop down --wipe")
@@ -15,5 +16,7 @@ def command(wipe: bool) -> None:
             was_up = True
             click.echo(f"ended: {lost}, which nothing supervised any more")
         if wipe:
+            for driver in DRIVERS.values():
+                driver.wipe()
             shutil.rmtree(paths.RUN)
     click.echo("Everything is down." if was_up else "Nothing was up.")

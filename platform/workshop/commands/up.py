@@ -1,23 +1,26 @@
 import click
 
 from workshop import doctor, lifecycle, stage, state, supervisor
+from workshop.drivers import DRIVERS
 from workshop.errors import WorkshopError
-from workshop.lifecycle import DB
+from workshop.lifecycle import DRIVER
 from workshop.lifecycle import PUBLIC_PORT as PORT
+
+DEFAULT_DBS = ", ".join(f"{driver.db} with driver {name}" for name, driver in DRIVERS.items())
 
 
 @click.command("up", epilog="Example: ./workshop up stage0 --port 8000")
 @click.argument("name", metavar="STAGE")
-@click.option("--db", type=click.Choice(["sqlite", "postgres"]), help=f"Where data is kept; default {DB}.")
-@click.option("--driver", type=click.Choice(["process"]), default="process", show_default=True, help="What runs it.")
+@click.option("--db", type=click.Choice(["sqlite", "postgres"]), help=f"Where data is kept; default {DEFAULT_DBS}.")
+@click.option("--driver", type=click.Choice(list(DRIVERS)), help=f"What everything is run as; default {DRIVER}.")
 @click.option("--port", type=click.IntRange(1, 65534), help=f"The page's port; default {PORT}, if it is free.")
 @click.option("--with", "extra", multiple=True, metavar="SERVICE", help="An optional service, too; repeatable.")
-def command(name: str, db: str | None, driver: str, port: int | None, extra: tuple[str, ...]) -> None:
+def command(name: str, db: str | None, driver: str | None, port: int | None, extra: tuple[str, ...]) -> None:
     """Bring up STAGE and print its address; a stage that is up already stays as it is."""
     wanted = stage.load_with(name, extra)
     with state.locked(f"up {name}"):
         if not supervisor.is_running():
-            doctor.stop_or_warn(db or DB, click.echo)
+            doctor.stop_or_warn(db, driver or DRIVER, click.echo)
         try:
             up = lifecycle.up(wanted, db, driver, port, click.echo)
         except (WorkshopError, OSError) as error:

@@ -82,6 +82,7 @@ beforeEach(async () => {
   stats.lines.length = 0;
   stats.port = await freePort();
   stats.environment = {
+    HOST: "127.0.0.1",
     PORT: stats.port,
     SERVICE: "stats",
     VERSION: "v7",

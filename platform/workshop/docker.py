@@ -1,0 +1,262 @@
+"""The docker driver: each instance, worker, store and the load balancer is a container in one private network.
+
+    workshop-base      Debian with Python, HAProxy, etcd, Redis and PostgreSQL    platform/docker/base.Dockerfile
+    workshop-wheels    the same with the Python packages of requirements.lock     platform/docker/wheels.Dockerfile
+    <prefix>/users:v1  a build: the packages that it names, and its code          platform/docker/service.Dockerfile
+
+Nothing is downloaded while images are built: packages are fetched before, by the tools of this machine, which is why
+the base has to be of the same release. The sidecars, the supervisor and the load-balancer manager stay outside, so no
+container needs Docker's socket. All that a container may write to is its folder in .run/, at the same path as outside.
+"""
+
+import hashlib
+import ipaddress
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+
+from workshop import bundle, paths
+from workshop.errors import WorkshopError
+from workshop.processes import MARK, base_environment, platform_environment
+from workshop.state import Up
+from workshop.supervisor import Process
+
+FILES = paths.REPOSITORY / "platform" / "docker"
+LOCK = paths.REPOSITORY / "requirements.lock"
+PACKAGES = ("python3", "python3-venv", "haproxy", "redis-server", "etcd-server", "postgresql")
+OLDEST = (20, 10)
+BUILD_SPACE = 3000  # MiB: the images take 1300, and twice that while they are made
+SPACE = 300  # MiB, once there are images
+TIMEOUT = 60  # seconds for any command of Docker's but a build; measured: 0.03 to 0.6
+BUILD_TIMEOUT = 600  # seconds; measured: 60
+LAST_LINES = 10  # of a build that failed
+LABEL = f"workshop={paths.RUN}"
+# Of another workshop on the same machine, everything has another name.
+PREFIX = f"workshop-{hashlib.sha256(str(paths.RUN).encode()).hexdigest()[:8]}"
+DYNAMIC = 26  # the length of the prefix of those addresses, the last ones, that Docker may give away: 64 of them
+NOBODY_ELSE = 10001  # as whom containers run when we are root
+CLIENT = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG")  # what tells `docker` which daemon to talk to
+LIMITS = (
+    "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+    "--memory=512m", "--pids-limit=512",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Run a container in our place: `python -m workshop.docker NAME docker run …`.
+
+    One of the same name may be there still, if an earlier `docker run` was killed.
+    """
+    name, *command = sys.argv[1:]
+    _docker("rm", "--force", name)
+    os.execvpe(command[0], command, os.environ)
+
+
+class Docker:
+    db = "postgres"
+    user = os.getuid() or NOBODY_ELSE
+    ports: ClassVar = {"internal": 5000, "registry": 2379, "registry_peer": 2380, "queue": 6379, "postgres": 5432}
+
+    def problem(self) -> str | None:
+        if not shutil.which("docker", path=base_environment()["PATH"]):
+            return "Docker is missing: run `sudo apt-get install docker.io`"
+        answer = _docker("version", "--format", "{{.Server.Version}}")
+        if answer.returncode and "permission denied" in answer.stderr:
+            name = psutil.Process().username()
+            return f"you may not use Docker: run `sudo adduser {name} docker`, and sign in anew"
+        if answer.returncode:
+            return "Docker does not answer: run `sudo systemctl start docker`"
+        version = answer.stdout.strip()
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+            return f"Docker {version} is too old: use 20.10 or later"
+        root = Path(_done("info", "--format", "{{.DockerRootDir}}"))
+        free, needed = shutil.disk_usage(root).free >> 20, SPACE if _exists(_wheels()) else BUILD_SPACE
+        if free < needed:
+            return f"{free} MiB of disk free for Docker, {needed} are needed: make room on the disk of {root}"
+        return None
+
+    def network(self, say: Callable[[str], None]) -> str:
+        _make_images(say)
+        # Docker chooses addresses that nothing here uses. Named by us, they may be given to single containers, too.
+        _docker("network", "rm", PREFIX)
+        _done("network", "create", "--label", LABEL, PREFIX)
+        subnet = _done("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", PREFIX)
+        _done("network", "rm", PREFIX)
+        addresses = ipaddress.ip_network(subnet)
+        *_, dynamic = addresses.subnets(new_prefix=DYNAMIC)
+        places = {"subnet": addresses, "gateway": addresses[1], "ip-range": dynamic}
+        _done("network", "create", "--label", LABEL, *(f"--{key}={value}" for key, value in places.items()), PREFIX)
+        return subnet
+
+    def package(self, service: str, version: str, folder: Path) -> None:
+        image = _image(service, version)
+        if not _exists(image):
+            arguments = {"BASE": _base(), "WHEELS": _wheels()}
+            _build(image, "service", folder, arguments, "--label", LABEL)
+
+    def environment(self, told: dict[str, str]) -> dict[str, str]:
+        daemon = {name: os.environ[name] for name in CLIENT if name in os.environ}
+        return base_environment() | platform_environment() | daemon | told
+
+    def command(
+        self,
+        name: str,
+        words: list[str],
+        told: dict[str, str],
+        up: Up,
+        *,
+        image: tuple[str, str] | None = None,
+        host: str = "",
+        folders: Collection[Path] = (),
+        publish: Collection[str] = (),
+    ) -> list[str]:
+        options = ["--rm", "--name", _name(name), "--hostname", name, "--label", LABEL, "--network", PREFIX, *LIMITS]
+        options += ["--pull=never", "--log-driver=local"]
+        # By name alone: it takes the values from its own environment, where nobody else can read them.
+        options += [word for variable in (*told, MARK) for word in ("--env", variable)]
+        options += [word for folder in folders for word in ("--mount", f"type=bind,src={folder},dst={folder}")]
+        options += [word for pair in publish for word in ("--publish", f"{pair}:{pair.rpartition(':')[2]}")]
+        options += ["--ip", host] if host else []
+        run = ["docker", "run", *options, _image(*image) if image else _base(), *words]
+        return [sys.executable, "-m", "workshop.docker", _name(name), *run]
+
+    def clean_up(self, name: str) -> list[str]:
+        return ["docker", "rm", "--force", _name(name)]
+
+    def pids(self, processes: list[Process]) -> dict[str, int | None]:
+        names = [process.name for process in processes]
+        # Of those that are not there, it says so, and goes on.
+        found = _docker("inspect", "--format", "{{.Name}} {{.State.Pid}}", *map(_name, names)).stdout.split()
+        pids = dict(zip(found[::2], map(int, found[1::2]), strict=True))
+        return {name: pids.get(f"/{_name(name)}") or None for name in names}
+
+    def signal(self, name: str, pid: int, sent: signal.Signals) -> bool:
+        match sent:
+            case signal.SIGSTOP:
+                done = _docker("pause", _name(name))
+            case signal.SIGCONT:
+                done = _docker("unpause", _name(name))
+            case _:
+                done = _docker("kill", "--signal", sent.name, _name(name))
+        return done.returncode == 0
+
+    def end_left_over(self) -> list[str]:
+        names = _labelled("ps", "--all", "--format", "{{.Names}}")
+        if names:
+            _docker("rm", "--force", *names)
+        if networks := _labelled("network", "ls", "--format", "{{.Name}}"):
+            _docker("network", "rm", *networks)
+        return [f"container {name}" for name in names]
+
+    def wipe(self) -> None:
+        if images := _labelled("image", "ls", "--format", "{{.Repository}}:{{.Tag}}"):
+            _docker("image", "rm", "--force", *images)
+
+
+def _labelled(*command: str) -> list[str]:
+    """Return what Docker lists of what we have made; nothing when there is no Docker that we could have used."""
+    if not shutil.which("docker", path=base_environment()["PATH"]):
+        return []
+    return _docker(*command, "--filter", f"label={LABEL}").stdout.split()
+
+
+def _make_images(say: Callable[[str], None]) -> None:
+    """Have the images that those of the services are made from."""
+    if _exists(_base()) and _exists(_wheels()):
+        return
+    with tempfile.TemporaryDirectory(prefix="images-", dir=bundle.SCRATCH) as name:
+        scratch, debs, wheels = (Path(name, part) for part in ("scratch", "base/debs", "wheels/wheels"))
+        for needed in (scratch, debs, wheels):
+            needed.mkdir(parents=True)
+        say(f"Making the images that all others begin with, from {_from()}: a few minutes, once")
+        installed = _done("run", "--rm", _from(), "cat", "/var/lib/dpkg/status")
+        bundle.download_debs(list(PACKAGES), scratch, debs, installed)
+        _build(_base(), "base", debs.parent, {"BASE": _from(), "USER_ID": str(Docker.user)})
+        bundle.download_wheels(scratch, wheels)
+        _build(_wheels(), "wheels", wheels.parent, {"BASE": _base()})
+
+
+def _from() -> str:
+    """Return the image that ours begin with: the one of this machine's release, unless another is asked for."""
+    release = platform.freedesktop_os_release()
+    known = {"debian": "debian:{VERSION_CODENAME}-slim", "ubuntu": "ubuntu:{VERSION_ID}"}
+    return os.environ.get("WORKSHOP_BASE_IMAGE") or known[release["ID"]].format_map(release)
+
+
+def _base() -> str:
+    return f"workshop-base:{_digest('base', _from(), str(Docker.user), *PACKAGES)}"
+
+
+def _wheels() -> str:
+    return f"workshop-wheels:{_digest('wheels', _base(), LOCK.read_text())}"
+
+
+def _digest(recipe: str, *made_from: str) -> str:
+    """Return a tag for an image: another recipe, or another thing that it is made from, makes another image."""
+    return hashlib.sha256(json.dumps([_recipe(recipe).read_text(), *made_from]).encode()).hexdigest()[:12]
+
+
+def _recipe(name: str) -> Path:
+    return FILES / f"{name}.Dockerfile"
+
+
+def _image(service: str, version: str) -> str:
+    return f"{PREFIX}/{service}:{version}"
+
+
+def _name(program: str) -> str:
+    return f"{PREFIX}-{program}"
+
+
+def _exists(image: str) -> bool:
+    return _docker("image", "inspect", image).returncode == 0
+
+
+def _build(image: str, recipe: str, context: Path, arguments: dict[str, str], *options: str) -> None:
+    """Build an image from a folder, without a network. Raises WorkshopError, with its last lines, when that fails."""
+    given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+    command = [
+        "build",
+        "--network=none",
+        "--force-rm",
+        "--tag",
+        image,
+        "--file",
+        str(_recipe(recipe)),
+        *given,
+        *options,
+    ]
+    result = _docker(*command, str(context), timeout=BUILD_TIMEOUT)
+    if result.returncode:
+        last = "\n".join(f"    {line}" for line in (result.stdout + result.stderr).splitlines()[-LAST_LINES:])
+        raise WorkshopError(f"The image {image} cannot be built from {_recipe(recipe)}:\n{last}")
+
+
+def _done(*arguments: str) -> str:
+    """Return what Docker says to a command. Raises WorkshopError when it does not do it."""
+    result = _docker(*arguments)
+    if result.returncode:
+        raise WorkshopError(f"Docker refuses `docker {' '.join(arguments)}`: {_last_line(result)}")
+    return result.stdout.strip()
+
+
+def _last_line(result: subprocess.CompletedProcess) -> str:
+    return (result.stderr.strip().splitlines() or ["it says nothing"])[-1].removesuffix(".")
+
+
+def _docker(*arguments: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
+
+
+if __name__ == "__main__":
+    main()
