@@ -47,6 +47,7 @@ if [ "${1:-}" = --test ]; then
         "debootstrap: makes the bare system in which the set-up is tested"
         "iproute2: takes the network away from it"
         "shellcheck: checks the shell scripts"
+        "vagrant: checks the Vagrantfile"
     )
 fi
 
