@@ -47,6 +47,7 @@ if [ "${1:-}" = --test ]; then
         "debootstrap: makes the bare system in which the set-up is tested"
         "iproute2: takes the network away from it"
         "shellcheck: checks the shell scripts"
+        "vagrant: checks the Vagrantfile"
     )
 fi
 
@@ -240,8 +241,9 @@ fi
 if ! frontend_is_ready; then
     echo "Installing the front-end files of package-lock.json into node_modules/"
     if [ -n "$bundle" ]; then
-        rm -rf node_modules
-        cp -R "$unpacked/node_modules" .
+        mkdir -p node_modules
+        find node_modules -mindepth 1 -delete # itself stays: in a virtual machine it is where a folder is mounted
+        cp -R "$unpacked/node_modules/." node_modules
     else
         # It trusts whom this system trusts, such as a company's proxy, not only the list that Node.js carries.
         export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt}

@@ -7,31 +7,20 @@ from pathlib import Path
 
 import pytest
 from tests.privileges import as_root
+from tests.vagrantfile import provisioning
 
 HERE = Path(__file__).parent
 TIMEOUT = 400  # seconds, of which downloading takes the most; measured: 80 to 160
 NO_SYSTEM = 125  # the script's exit status when the bare system cannot be made
-# As root; then as a user who may not become root, with something missing; then as one who may.
+# As a user who may not become root; then as one who may, in the place of the virtual machine's; then as root. /vagrant
+# is another file system, without symbolic links, as shared folders may be; `session` does what `vagrant ssh -c` does.
 SCRIPT = r"""
 set -euo pipefail
-cd /home/learner/workshop
-began=$(date +%s)
-echo "--- as root"
-./workshop up stage0
-./workshop status
-./workshop doctor
-./workshop down
-echo "set-up, up and down: $(( $(date +%s) - began )) s"
-status=0
-./workshop up stage0 --db postgres || status=$?
-echo "exit status $status"
-test ! -e /etc/postgresql/*/main
-test ! -e /etc/postgresql-common/createcluster.d/workshop.conf
+session() { su vagrant -c "bash -l -c '$1'"; }
 
+cd /home/learner/workshop
 useradd --shell /bin/bash learner
 chown -R learner /home/learner
-rm -rf .run node_modules
-apt-get remove -y -qq etcd-client >/dev/null
 echo "--- as a user without sudo"
 status=0
 su learner -c './workshop up stage0' || status=$?
@@ -40,14 +29,55 @@ status=0
 su learner -c './workshop doctor' || status=$?
 echo "doctor's exit status $status"
 
+apt-get update -qq
 apt-get install -y -qq --no-install-recommends sudo >/dev/null
-echo 'learner ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/learner
-echo "--- as a user with sudo"
-su learner -c './workshop up stage0 && ./workshop scale monolith=2 && ./workshop down'
-su learner -c './workshop up stage0 --db postgres && ./workshop down'
-echo "--- again"
-su learner -c './workshop setup'
+useradd --create-home --shell /bin/bash vagrant
+echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/vagrant
+mkdir /vagrant /below
+mount -t tmpfs -o nosymfollow shared /vagrant
+cp -r . /vagrant
+chown -R vagrant /vagrant
+cd /
+began=$(date +%s)
+echo "--- in a virtual machine"
+provision
+session './workshop doctor'
+session './workshop up stage0'
+status=$(session './workshop status --json')
+for port in $(grep -oP 'url": "http://127\.0\.0\.1:\K\d+' <<<"$status"); do
+    exec 3<>"/dev/tcp/$(hostname -I | cut -d' ' -f1)/$port"
+    printf 'GET / HTTP/1.0\r\n\r\n' >&3
+    cat <&3
+done
+session './workshop down'
+echo "set-up, up and down: $(( $(date +%s) - began )) s"
+session './workshop up stage0 --db postgres && ./workshop scale monolith=2 && ./workshop down'
+test ! -e /etc/postgresql/*/main
+test ! -e /etc/postgresql-common/createcluster.d/workshop.conf
+mount --bind /vagrant /below
+find /below/.run /below/.venv /below/node_modules -mindepth 1 | sed 's/^/on the shared folder: /'
+
+echo "--- at its next boot"
+umount /vagrant/.run /vagrant/.venv /vagrant/node_modules
+session true
+boot
+boot
+echo "$(grep -c ' /vagrant/' /proc/mounts) folders are mounted"
+session './workshop setup'
 test ! -e /usr/sbin/policy-rc.d
+
+cd /vagrant
+export WORKSHOP_RUN_DIR=/root/run
+rm -rf node_modules/*
+apt-get remove -y -qq etcd-client >/dev/null
+echo "--- as root"
+./workshop up stage0
+./workshop status
+./workshop doctor
+./workshop down --wipe
+status=0
+./workshop up stage0 --db postgres || status=$?
+echo "exit status $status"
 echo "--- the end"
 """
 
@@ -57,7 +87,8 @@ echo "--- the end"
 @pytest.mark.timeout(TIMEOUT + 30)
 def test_one_command_brings_up_the_application_on_a_bare_debian(tmp_path, print_figure):
     script = tmp_path / "script"
-    script.write_text(SCRIPT)
+    vagrant = ["provision() {", *provisioning(), "}", "boot() {", *provisioning(run="always"), "}"]
+    script.write_text("\n".join([*vagrant, SCRIPT]))
     # timeout(1) ends the script, whose trap clears up, with all that runs in it.
     command = ["timeout", "--kill-after=20", str(TIMEOUT), HERE / "bare_debian.sh", script]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -66,16 +97,32 @@ def test_one_command_brings_up_the_application_on_a_bare_debian(tmp_path, print_
     assert result.returncode == 0, result.stdout
     parts = dict(re.findall(r"(?ms)^--- ([a-z ]+)$(.*?)(?=^--- |\Z)", result.stdout))
 
-    assert "The monolith is up: http://127.0.0.1:" in parts["as root"], result.stdout
-    assert "haproxy: the load balancer" in parts["as root"]  # what is installed, and why
+    without = parts["as a user without sudo"]
+    assert "haproxy: the load balancer" in without  # what is missing, and why
+    assert "Ask an administrator to run:\n  apt-get install --no-install-recommends " in without
+    assert "exit status 2" in without
+    assert "doctor's exit status 2" in without
+
+    guest = parts["in a virtual machine"]
+    assert "Installing packages of the system" in guest
+    assert "not on a shared folder (" in guest
+    assert "Ready." in guest
+    assert guest.count("The monolith is up: http://127.0.0.1:") == 2
+    assert len(re.findall("HTTP/1.. 200 OK", guest)) == 2  # at the address of the machine's interface
+    assert "<title>Parley</title>" in guest
+    assert "Statistics Report for HAProxy" in guest
+    assert "on the shared folder: " not in guest
+    before, mounted, after = parts["at its next boot"].partition("\n3 folders are mounted\n")
+    assert "type: vagrant reload" in before
+    assert mounted
+    assert "vagrant reload" not in after
+    assert "Installing" not in after
+
+    assert "Installing packages of the system:\n  etcd-client" in parts["as root"]
+    assert "The monolith is up: http://127.0.0.1:" in parts["as root"]
+    assert "Ready." in parts["as root"]
     # There are no user namespaces in a chroot.
     assert "Error: PostgreSQL refuses to run as root" in parts["as root"]
     assert "exit status 1" in parts["as root"]
-    without = parts["as a user without sudo"]
-    assert "Ask an administrator to run:\n  apt-get install --no-install-recommends etcd-client" in without
-    assert "exit status 2" in without
-    assert "doctor's exit status 2" in without
-    assert parts["as a user with sudo"].count("The monolith is up: http://127.0.0.1:") == 2
-    assert "Installing" not in parts["again"]
     assert "Traceback" not in result.stdout
     print_figure(re.search(r"set-up, up and down: .*", result.stdout)[0])

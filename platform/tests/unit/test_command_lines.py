@@ -14,7 +14,7 @@ TEXTS = (
     "README.md", "stage*/**/*.md", "platform/**/*.md", "exercises/*.md", "exercises/*/*.md",
     "slides/*.md", "slides/exercises/*.md", "slides/terminal/*.txt",
 )  # fmt: skip
-OTHERS = ("workshop", "platform/provision.sh", "platform/workshop/**/*.toml", "stage*/**/*.toml")
+OTHERS = ("Vagrantfile", "workshop", "platform/provision.sh", "platform/workshop/**/*.toml", "stage*/**/*.toml")
 CODE = ("platform/workshop/**/*.py", "exercises/*.py", "exercises/*/*.py")
 
 
