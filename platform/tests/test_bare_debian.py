@@ -51,7 +51,8 @@ for port in $(grep -oP 'url": "http://127\.0\.0\.1:\K\d+' <<<"$status"); do
 done
 session './workshop down'
 echo "set-up, up and down: $(( $(date +%s) - began )) s"
-session './workshop up stage0 --db postgres && ./workshop scale monolith=2 && ./workshop down'
+session './workshop up stage0 --db postgres && ./workshop scale monolith=2 && ./workshop down --wipe'
+ls -A /vagrant/.run | sed 's/^/left by down: /'
 test ! -e /etc/postgresql/*/main
 test ! -e /etc/postgresql-common/createcluster.d/workshop.conf
 mount --bind /vagrant /below
@@ -112,6 +113,7 @@ def test_one_command_brings_up_the_application_on_a_bare_debian(tmp_path, print_
     assert "<title>Parley</title>" in guest
     assert "Statistics Report for HAProxy" in guest
     assert "on the shared folder: " not in guest
+    assert "left by down: " not in guest
     before, mounted, after = parts["at its next boot"].partition("\n3 folders are mounted\n")
     assert "type: vagrant reload" in before
     assert mounted

@@ -18,5 +18,9 @@ def command(wipe: bool) -> None:
         if wipe:
             for driver in DRIVERS.values():
                 driver.wipe()
-            shutil.rmtree(paths.RUN)
+            try:
+                shutil.rmtree(paths.RUN)
+            except OSError:
+                if not paths.RUN.is_mount():  # in the virtual machine, it is: then it stays, and is empty
+                    raise
     click.echo("Everything is down." if was_up else "Nothing was up.")
