@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from contract.conftest import Client
 from supervisor.xmlrpc import SupervisorTransport
+from tests.engine import docker
 
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.probe import Ledger, Load
@@ -92,7 +93,23 @@ def ask_supervisor(stage, method: str, *arguments):
 
 
 def pid_of(stage, program: str) -> int:
+    """Return the process id of what the supervisor has started: for an instance, its sidecar."""
     return ask_supervisor(stage, "getProcessInfo", program)["pid"]
+
+
+def pid_of_server(stage, program: str) -> int:
+    """Return the process id of HAProxy or of a store itself, in a container or not; 0 when it does not run."""
+    if stage.driver != "docker":
+        return pid_of(stage, program)
+    return next((pid for name, pid, _ in containers(stage) if name.endswith(f"-{program}")), 0)
+
+
+def containers(stage) -> list[tuple[str, int, str]]:
+    """Return the name, the process id and the IP address of each container of a stage."""
+    running = docker("ps", "--quiet", "--filter", f"label=workshop={stage.run_folder}").split()
+    row = "{{.Name}} {{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    rows = [line.split() for line in docker("inspect", "--format", row, *running).splitlines()]
+    return [(row[0], int(row[1]), row[2]) for row in rows if len(row) == 3]  # one that has just ended has no address
 
 
 @contextmanager

@@ -59,7 +59,13 @@ def main() -> None:
     """
     name, *command = sys.argv[1:]
     _docker("rm", "--force", name)
-    os.execvpe(command[0], command, os.environ)
+    # `docker run` would end, and with it the container, when nobody reads any more what it prints: the supervisor was
+    # killed. tee goes on then.
+    reader, writer = os.pipe()
+    subprocess.Popen(["tee", "--output-error=warn-nopipe", "/dev/null"], stdin=reader)
+    os.dup2(writer, sys.stdout.fileno())
+    os.dup2(writer, sys.stderr.fileno())
+    os.execvp(command[0], command)
 
 
 class Docker:
@@ -179,11 +185,22 @@ def _make_images(say: Callable[[str], None]) -> None:
         for needed in (scratch, debs, wheels):
             needed.mkdir(parents=True)
         say(f"Making the images that all others begin with, from {_from()}: a few minutes, once")
-        installed = _done("run", "--rm", _from(), "cat", "/var/lib/dpkg/status")
+        installed = _packages_of(_from())
         bundle.download_debs(list(PACKAGES), scratch, debs, installed)
         _build(_base(), "base", debs.parent, {"BASE": _from(), "USER_ID": str(Docker.user)})
         bundle.download_wheels(scratch, wheels)
         _build(_wheels(), "wheels", wheels.parent, {"BASE": _base()})
+
+
+def _packages_of(image: str) -> str:
+    """Return what dpkg knows of an image. Raises WorkshopError when there is no such image, nor one to be pulled."""
+    answer = _docker("run", "--rm", "--network=none", image, "cat", "/var/lib/dpkg/status", timeout=BUILD_TIMEOUT)
+    if answer.returncode:
+        raise WorkshopError(
+            f"There is no image {image} to begin with: {_last_line(answer)}.\n"
+            f"Where there is no registry, `sudo {FILES}/make-base.sh` makes one."
+        )
+    return answer.stdout
 
 
 def _from() -> str:

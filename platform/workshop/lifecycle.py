@@ -142,6 +142,7 @@ def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
     balancer.seed(announced, new.routes, new.frontends, paths.HAPROXY)
     supervisor.start()
     own = stores.programs(stage, new) + programs.platform(new)
+    paths.DATA.mkdir(exist_ok=True)
     for folder in (paths.STORES, paths.HAPROXY, paths.DATA):
         give(folder, driver.user)
     supervisor.add(own)

@@ -97,6 +97,9 @@ def database(stage: Stage, service: Service, up: Up) -> str | None:
 
 def revision(address: str) -> str | None:
     """Return the revision of a database's schema; None when nothing has been migrated yet."""
+    url = sqlalchemy.make_url(address)
+    if url.get_backend_name() == "sqlite" and not Path(url.database).exists():
+        return None  # to look would make it, as ours: it is to be whose service it is
     engine = sqlalchemy.create_engine(address)
     try:
         with engine.connect() as connection:

@@ -100,7 +100,6 @@ def damage(file: Path, is_migrated: bool = False, timeout: float = 10) -> str | 
 def _sql_url(name: str, up: Up) -> str:
     if up.db == "postgres":
         return postgres.url(name, up)
-    paths.DATA.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{sqlite_file(name)}"
 
 
