@@ -49,6 +49,7 @@ if [ "${1:-}" = --test ]; then
         "shellcheck: checks the shell scripts"
         "vagrant: checks the Vagrantfile"
     )
+    command -v dockerd >/dev/null || packages+=("docker.io: runs containers") # if Docker is not there in another way
 fi
 
 is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^installed$'; }

@@ -147,24 +147,25 @@ def test_what_is_kept_is_the_same_with_either_driver(workshop):
     for driver, status in (("process", 201), ("docker", 409), ("process", 409)):
         workshop.run("up", "stage0", "--driver", driver, "--db", "sqlite")
         assert requests.post(f"{workshop.url}/api/users", json=KEPT, timeout=5).status_code == status
-        refused = workshop.run("up", "stage0", "--driver", "docker" if driver == "process" else "process", expect=1)
+        other, port = "docker" if driver == "process" else "process", workshop.url.rpartition(":")[2]
+        refused = workshop.run("up", "stage0", "--driver", other, "--port", port, expect=1)
         assert f"stage0 is up already, with {driver}: `./workshop down` comes first." in refused.stderr
         workshop.run("down")
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_up_leaves_nothing_or_the_next_command_removes_it(workshop, sent):
+def test_an_interrupted_up_leaves_nothing_or_the_next_command_removes_it(workshop, until, sent):
     up = workshop.popen("up", "stage0")
-    assert any("started: etcd" in line for line in up.stdout)
+    until(lambda: made(workshop, "ps"), 60, "a container")
     os.kill(up.pid, sent)
     up.communicate(timeout=60)
     if sent == signal.SIGKILL:
-        assert made(workshop, "ps")
+        until(lambda: made(workshop, "ps"), 5, "a container that runs on")
         workshop.run("down")
     assert_nothing_is_left(workshop)
 
 
-def test_a_build_that_fails_is_shown_and_changes_nothing(copied_workshop, until):
+def test_a_build_that_fails_is_shown_and_changes_nothing(copied_workshop):
     workshop = copied_workshop
     requirements = workshop.repository / "stage0-monolith" / "requirements.txt"
     good = requirements.read_text()

@@ -136,8 +136,7 @@ def refuse_without_stage(exercise: Exercise) -> None:
         raise CannotCheck(f"{exercise.needs} has to be up for it. {error.message} {advice}") from None
     if problem := lifecycle.remains():
         raise CannotCheck(f"{problem}: {advice}")
-    if up.stage != exercise.needs or up.is_on_the_way:
-        there = f"{up.stage}, on its way to the next stage," if up.is_on_the_way else up.stage
+    if there := exercise.what_is_up_instead(up):
         raise CannotCheck(f"{exercise.needs} has to be up for it, and {there} is: {advice}")
 
 

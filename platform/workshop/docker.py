@@ -206,8 +206,8 @@ def _packages_of(image: str) -> str:
 def _from() -> str:
     """Return the image that ours begin with: the one of this machine's release, unless another is asked for."""
     release = platform.freedesktop_os_release()
-    known = {"debian": "debian:{VERSION_CODENAME}-slim", "ubuntu": "ubuntu:{VERSION_ID}"}
-    return os.environ.get("WORKSHOP_BASE_IMAGE") or known[release["ID"]].format_map(release)
+    known = {"debian": "debian:{VERSION_CODENAME}-slim", "ubuntu": "ubuntu:{VERSION_ID}"}  # as make-base.sh calls them
+    return os.environ.get("WORKSHOP_BASE_IMAGE") or known.get(release["ID"], known["debian"]).format_map(release)
 
 
 def _base() -> str:
@@ -272,7 +272,11 @@ def _last_line(result: subprocess.CompletedProcess) -> str:
 
 
 def _docker(*arguments: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
+    """Have Docker do something. Raises WorkshopError when it takes longer than `timeout` seconds."""
+    try:
+        return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise WorkshopError(f"Docker does not answer: {error}. Is it, or this machine, too busy?") from None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
+from workshop.state import Up
 
 FOLDER = paths.REPOSITORY / "exercises"
 WORK = paths.REPOSITORY / "work"
@@ -55,6 +56,13 @@ class Exercise:
     @property
     def is_started(self) -> bool:
         return self.work.is_dir()
+
+    def what_is_up_instead(self, up: Up) -> str | None:
+        """Say what is up, if it is not what the exercise needs; containers could not reach what a learner starts."""
+        if up.stage == self.needs and up.driver == "process" and not up.is_on_the_way:
+            return None
+        containers = " in containers" if up.driver == "docker" else ""
+        return f"{up.stage}{containers}{', on its way to the next stage,' if up.is_on_the_way else ''}"
 
     def hints(self) -> list[str]:
         """Return the hints, each more of an answer than the one before."""

@@ -59,10 +59,8 @@ def what_is_missing(exercise: Exercise) -> str | None:
         up = state.load()
     except WorkshopError:
         return f"Then bring up what it needs: ./workshop up {exercise.needs}"
-    if up.stage != exercise.needs or up.is_on_the_way:
-        return (
-            f"It needs {exercise.needs}, and {up.stage} is up: ./workshop exercise jump {exercise.number} changes that."
-        )
+    if there := exercise.what_is_up_instead(up):
+        return f"It needs {exercise.needs}, and {there} is up: ./workshop exercise jump {exercise.number} changes that."
     return None
 
 

@@ -1,0 +1,95 @@
+"""What the docker driver says when Docker is missing or refuses, and what it tells Docker."""
+
+import os
+import shutil
+import subprocess
+
+import psutil
+import pytest
+
+from workshop import docker
+from workshop.errors import WorkshopError
+from workshop.state import Up
+
+UP = Up("test", "docker", "postgres", {}, {}, {}, {}, network="172.18.0.0/16")
+DENIED = "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """A Docker that answers as it is told: by the first word of a command, its exit status, output and errors."""
+    told = {"version": (0, "20.10.24+dfsg1\n", ""), "info": (0, "/\n", ""), "image": (0, "[]", "")}
+
+    def answer(command: str, *_, **__) -> subprocess.CompletedProcess:
+        return subprocess.CompletedProcess(command, *told[command])
+
+    monkeypatch.setattr(docker, "_docker", answer)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/docker")
+    return told
+
+
+def test_nothing_is_wrong_with_a_docker_that_answers(answers):
+    assert docker.Docker().problem() is None
+
+
+def test_a_missing_docker_is_to_be_installed(answers, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    assert docker.Docker().problem() == "Docker is missing: run `sudo apt-get install docker.io`"
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [
+        ((1, "", f"{DENIED}: dial unix"), "you may not use Docker: run `sudo adduser {user} docker`, and sign in anew"),
+        ((1, "", "Cannot connect to the"), "Docker does not answer: run `sudo systemctl start docker`"),
+        ((0, "19.03.15\n", ""), "Docker 19.03.15 is too old: use 20.10 or later"),
+    ],
+)
+def test_it_says_what_to_do_about_a_docker_that_cannot_be_used(answers, version, problem):
+    answers["version"] = version
+    assert docker.Docker().problem() == problem.format(user=psutil.Process().username())
+
+
+def test_more_room_is_needed_until_there_are_images(answers, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 400 << 20))
+    assert docker.Docker().problem() is None
+    answers["image"] = (1, "", "No such image")
+    assert docker.Docker().problem() == "400 MiB of disk free for Docker, 3000 are needed: make room on the disk of /"
+
+
+def test_a_docker_that_hangs_is_not_waited_for(monkeypatch):
+    def hang(command, **options):
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    with pytest.raises(WorkshopError, match=r"Docker does not answer: .*timed out after 60 seconds"):
+        docker.Docker().package("users", "v1", None)
+
+
+def test_a_container_is_told_its_environment_by_name_and_nothing_else_of_ours():
+    told = {"JWT_SECRET_KEY": "hidden", "PORT": ""}
+    words = docker.Docker().command("users_v1_abcd", ["serve"], told, UP, image=("users", "v1"), host="$HOST")
+    named = [words[number + 1] for number, word in enumerate(words) if word == "--env"]
+    assert named == ["JWT_SECRET_KEY", "PORT", "WORKSHOP_PLATFORM"]
+    assert "hidden" not in " ".join(words)
+    assert words[-2:] == [f"{docker.PREFIX}/users:v1", "serve"]
+    assert words[words.index("--ip") :][:2] == ["--ip", "$HOST"]
+
+
+def test_another_base_or_another_user_makes_another_image(monkeypatch):
+    monkeypatch.setenv("WORKSHOP_BASE_IMAGE", "company/debian:12")
+    one = docker._base()
+    monkeypatch.setattr(docker.Docker, "user", os.getuid() + 1)
+    assert docker._base() != one
+    monkeypatch.delenv("WORKSHOP_BASE_IMAGE")
+    assert docker._base() != one
+
+
+def test_servers_have_the_first_addresses_of_the_network():
+    hosts = {name: UP.host(name) for name in ("registry", "queue", "postgres", "balancer")}
+    assert hosts == {
+        "registry": "172.18.0.2",
+        "queue": "172.18.0.3",
+        "postgres": "172.18.0.4",
+        "balancer": "172.18.0.5",
+    }
