@@ -18,10 +18,13 @@ STAGE2 = tuple(
 )
 CONTRACT, FAULTS, EVOLVE = "platform/contract", "platform/tests/test_faults.py", "platform/tests/test_evolve.py"
 ON_STAGE1, ON_STAGE2, ON_POSTGRES = ("--stage", "stage1"), ("--stage", "stage2"), ("--db", "postgres")
+IN_CONTAINERS = ("--driver", "docker")
 ACCIDENTS = "evolve_is_killed or whatever_happens"  # that happen to evolve in the middle of a step
 EVOLVED = "--evolved"  # the stage is not brought up, stage 0 is, and becomes it
 # What a database, or where the stage came from, could make another of: attacks and browsers do not see it.
 WHAT_MAY_DIFFER = ("-k", "not attacks and not test_page and not fuzz")
+NOT_IN_CONTAINERS = "attacks_links or attacks_passwords or claimed"  # where it is skipped
+ROLLOUTS = "its_rollback or canary or migration_runs_once or never_becomes_healthy or crashes"
 EXERCISES, HARNESS = "platform/exercises/test_exercises.py", "platform/exercises/test_harness.py"
 # Of each exercise, whether it begins and can be solved; all else is the part's.
 THIRDS = tuple(
@@ -30,13 +33,19 @@ THIRDS = tuple(
 )
 BARE = ["platform/tests/test_bare_debian.py", "platform/tests/test_bundle.py"]
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
-DEMOS = "platform/stage2/test_demos.py"
+DEMOS, STORES = "platform/stage2/test_demos.py", "platform/stage2/test_stores.py"
+ROLLOUT, CONTAINERS, ENGINE = (
+    "platform/tests/test_rollout.py",
+    "platform/docker/test_containers.py",
+    "platform/docker/test_engine.py",
+)
 PARTS = {
     "unit": ((*STAGE0, *STAGE1), STAGE2[:3], STAGE2[3:], (["platform/tests/unit"],)),
     "stage0": (STAGE0,),
     "stage1": (STAGE1,),
     "stage2": (STAGE2[:3], STAGE2[3:]),
     "platform": ((["platform/tests"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
+    "docker": (([ENGINE, *IN_CONTAINERS],), ([CONTAINERS, FAULTS, ROLLOUT, CONTRACT, *ON_STAGE2, *IN_CONTAINERS],)),
     "exercises": (([EXERCISES, HARNESS],),),
     "readmes": (([README],), (["platform/exercises/test_readmes.py"],)),
     "slides": ((["platform/tests/unit/test_deck.py", "platform/tests/unit/test_drawings.py", SLIDES],),),
@@ -46,6 +55,9 @@ PARTS = {
         ([EVOLVE, "-k", ACCIDENTS],),
         ([EVOLVE, *ON_POSTGRES, "-k", f"becomes or {ACCIDENTS}"],),
         ([CONTRACT, *ON_STAGE1, EVOLVED],),
+        ([ROLLOUT, *ON_STAGE2],),
+        ([FAULTS, ROLLOUT, CONTRACT, *ON_STAGE2, *IN_CONTAINERS, EVOLVED],),
+        ([FAULTS, ROLLOUT, CONTRACT, *IN_CONTAINERS],),
         ([FAULTS, *ON_STAGE2],),
         ([FAULTS, *ON_STAGE2, *ON_POSTGRES],),
         ([CONTRACT, *ON_STAGE2, *ON_POSTGRES],),
@@ -61,6 +73,7 @@ ALL = (
         BARE,
         [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"],
         [DEMOS, *ON_STAGE2],
+        [ENGINE, *IN_CONTAINERS],
     ),
     # Another version is rolled out in stage 2, below; here only that of a service with workers.
     (
@@ -69,17 +82,18 @@ ALL = (
             *("-k", f"not ({ACCIDENTS}) and (not test_rollout or its_rollback or bad_input)"),
         ],
     ),
-    # Of the faults, those that a service could see: etcd and the load balancer are the same for all stages.
+    # Stage 2 is tested in containers. Of the faults and roll-outs, those in which these could make a difference.
     (
         [
-            *(FAULTS, "platform/tests/test_rollout.py", "platform/stage2", CONTRACT, *ON_STAGE2, EVOLVED),
-            *(f"--ignore={DEMOS}", "-k", "not etcd and not haproxy and not manager and not fuzz"),
+            *(CONTAINERS, FAULTS, ROLLOUT, CONTRACT, *ON_STAGE2, *IN_CONTAINERS),
+            *("-k", f"not etcd and not redis and not manager and not fuzz and (not test_rollout or {ROLLOUTS})"),
         ],
     ),
+    (["platform/stage2", *ON_STAGE2, f"--ignore={DEMOS}", f"--ignore={STORES}"],),
     THIRDS,
     (
         [CONTRACT, *ON_STAGE1, EVOLVED, *WHAT_MAY_DIFFER],
-        ["platform/stage2/test_stores.py", CONTRACT, *ON_STAGE2, *ON_POSTGRES, EVOLVED, *WHAT_MAY_DIFFER],
+        [STORES, CONTRACT, *ON_STAGE2, *ON_POSTGRES, EVOLVED, "-k", f"({WHAT_MAY_DIFFER[1]}) or {NOT_IN_CONTAINERS}"],
         [CONTRACT, *ON_POSTGRES, *WHAT_MAY_DIFFER],
     ),
 )
@@ -101,6 +115,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     readmes   each command that the README and the exercises' steps show, typed
     slides    each slide in a browser, and what its terminals show, typed
     contract  the API of the running application, stage by stage
+    docker    containers: how they are confined, faults, roll-outs and the contract in them
     matrix    what the whole suite leaves out: more of stages, databases and faults (half an hour)
     """
     what, options = (words[0], words[1:]) if words and not words[0].startswith("-") else (None, words)
