@@ -33,8 +33,9 @@ def find(service: str, version: str) -> Path:
     """Return the folder of a build. Raises WorkshopError, naming those there are, when there is no such version."""
     if version not in versions(service):
         raise WorkshopError(f"{service} has no build {version!r}: there are {', '.join(versions(service))}.")
-    drivers.current().package(service, version, folder(service, version))
-    return folder(service, version)
+    found = folder(service, version)
+    drivers.current().package(service, version, found, (found / DIGEST).read_text())
+    return found
 
 
 def build(service: Service) -> str:
@@ -43,7 +44,7 @@ def build(service: Service) -> str:
     known, package = versions(service.name), drivers.current().package
     for version in reversed(known):
         if (folder(service.name, version) / DIGEST).read_text() == code:
-            package(service.name, version, folder(service.name, version))
+            package(service.name, version, folder(service.name, version), code)
             return version
     version = f"v{int(known[-1][1:]) + 1 if known else 1}"
     target = folder(service.name, version)
@@ -57,7 +58,7 @@ def build(service: Service) -> str:
         if not compileall.compile_dir(half_made, quiet=1):
             raise WorkshopError(f"The code of {service.name} does not compile: correct the file named above.")
         (half_made / DIGEST).write_text(code)
-        package(service.name, version, half_made)
+        package(service.name, version, half_made, code)
         os.rename(half_made, target)
     except BaseException:
         shutil.rmtree(half_made, ignore_errors=True)

@@ -85,7 +85,11 @@ class Docker:
         version = answer.stdout.strip()
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
             return f"Docker {version} is too old: use 20.10 or later"
-        root = Path(_done("info", "--format", "{{.DockerRootDir}}"))
+        if not os.environ.get("DOCKER_HOST", "unix://").startswith("unix://"):
+            return "DOCKER_HOST names the Docker of another machine, where .run/ is not: unset it"
+        root, kind = _done("info", "--format", "{{.DockerRootDir}}\n{{.SecurityOptions}}").splitlines()
+        if "rootless" in kind or "userns" in kind:
+            return "this Docker makes other users of ours (rootless, userns-remap): use one that does not"
         free, needed = shutil.disk_usage(root).free >> 20, SPACE if _exists(_wheels()) else BUILD_SPACE
         if free < needed:
             return f"{free} MiB of disk free for Docker, {needed} are needed: make room on the disk of {root}"
@@ -104,11 +108,12 @@ class Docker:
         _done("network", "create", "--label", LABEL, *(f"--{key}={value}" for key, value in places.items()), PREFIX)
         return subnet
 
-    def package(self, service: str, version: str, folder: Path) -> None:
+    def package(self, service: str, version: str, folder: Path, code: str) -> None:
         image = _image(service, version)
-        if not _exists(image):
+        # One of that name may be of other code, from before .run/ was removed by hand.
+        if _docker("image", "inspect", "--format", '{{index .Config.Labels "code"}}', image).stdout.strip() != code:
             arguments = {"BASE": _base(), "WHEELS": _wheels()}
-            _build(image, "service", folder, arguments, "--label", LABEL)
+            _build(image, "service", folder, arguments, "--label", LABEL, "--label", f"code={code}")
 
     def environment(self, told: dict[str, str]) -> dict[str, str]:
         daemon = {name: os.environ[name] for name in CLIENT if name in os.environ}
@@ -165,7 +170,7 @@ class Docker:
         return [f"container {name}" for name in names]
 
     def wipe(self) -> None:
-        if images := _labelled("image", "ls", "--format", "{{.Repository}}:{{.Tag}}"):
+        if images := _labelled("image", "ls", "--quiet"):
             _docker("image", "rm", "--force", *images)
 
 
@@ -242,21 +247,12 @@ def _exists(image: str) -> bool:
 def _build(image: str, recipe: str, context: Path, arguments: dict[str, str], *options: str) -> None:
     """Build an image from a folder, without a network. Raises WorkshopError, with its last lines, when that fails."""
     given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-    command = [
-        "build",
-        "--network=none",
-        "--force-rm",
-        "--tag",
-        image,
-        "--file",
-        str(_recipe(recipe)),
-        *given,
-        *options,
-    ]
+    recipe_file = _recipe(recipe)
+    command = ["build", "--network=none", "--force-rm", f"--tag={image}", f"--file={recipe_file}", *given, *options]
     result = _docker(*command, str(context), timeout=BUILD_TIMEOUT)
     if result.returncode:
         last = "\n".join(f"    {line}" for line in (result.stdout + result.stderr).splitlines()[-LAST_LINES:])
-        raise WorkshopError(f"The image {image} cannot be built from {_recipe(recipe)}:\n{last}")
+        raise WorkshopError(f"The image {image} cannot be built from {recipe_file}:\n{last}")
 
 
 def _done(*arguments: str) -> str:

@@ -33,8 +33,8 @@ class Driver(Protocol):
     def network(self, say: Callable[[str], None]) -> str:
         """Make the network, and what all images are made from; return its addresses, none for loopback."""
 
-    def package(self, service: str, version: str, folder: Path) -> None:
-        """Have what instances of a build need, beside the folder that it lies in. Raises WorkshopError."""
+    def package(self, service: str, version: str, folder: Path, code: str) -> None:
+        """Have what instances of a build need, beside its folder; `code` is its digest. Raises WorkshopError."""
 
     def environment(self, told: dict[str, str]) -> dict[str, str]:
         """Return the environment of a command, of which what it is `told` reaches the program."""
@@ -86,7 +86,7 @@ class Processes:
     def network(self, say: Callable[[str], None]) -> str:
         return ""
 
-    def package(self, service: str, version: str, folder: Path) -> None:
+    def package(self, service: str, version: str, folder: Path, code: str) -> None:
         pass  # one virtual environment has the packages of all services
 
     def environment(self, told: dict[str, str]) -> dict[str, str]:

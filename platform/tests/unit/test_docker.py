@@ -18,7 +18,7 @@ DENIED = "Got permission denied while trying to connect to the Docker daemon soc
 @pytest.fixture
 def answers(monkeypatch):
     """A Docker that answers as it is told: by the first word of a command, its exit status, output and errors."""
-    told = {"version": (0, "20.10.24+dfsg1\n", ""), "info": (0, "/\n", ""), "image": (0, "[]", "")}
+    told = {"version": (0, "20.10.24+dfsg1\n", ""), "info": (0, "/\n[name=seccomp]\n", ""), "image": (0, "[]", "")}
 
     def answer(command: str, *_, **__) -> subprocess.CompletedProcess:
         return subprocess.CompletedProcess(command, *told[command])
@@ -50,6 +50,13 @@ def test_it_says_what_to_do_about_a_docker_that_cannot_be_used(answers, version,
     assert docker.Docker().problem() == problem.format(user=psutil.Process().username())
 
 
+def test_another_machines_docker_and_one_with_other_users_are_refused(answers, monkeypatch):
+    answers["info"] = (0, "/\n[name=seccomp,profile=default name=rootless]\n", "")
+    assert "(rootless, userns-remap): use one that does not" in docker.Docker().problem()
+    monkeypatch.setenv("DOCKER_HOST", "ssh://elsewhere")
+    assert docker.Docker().problem().startswith("DOCKER_HOST names the Docker of another machine")
+
+
 def test_more_room_is_needed_until_there_are_images(answers, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 400 << 20))
     assert docker.Docker().problem() is None
@@ -63,7 +70,7 @@ def test_a_docker_that_hangs_is_not_waited_for(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", hang)
     with pytest.raises(WorkshopError, match=r"Docker does not answer: .*timed out after 60 seconds"):
-        docker.Docker().package("users", "v1", None)
+        docker.Docker().package("users", "v1", None, "0")
 
 
 def test_a_container_is_told_its_environment_by_name_and_nothing_else_of_ours():
