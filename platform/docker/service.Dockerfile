@@ -16,5 +16,5 @@ ENV PATH=/packages/bin:/usr/sbin:/usr/bin:/sbin:/bin
 WORKDIR /service
 COPY . .
 # For those who look after containers, such as `docker ps`; whether it gets requests is decided by its sidecar, and HAProxy.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["bash", "-c", \
+HEALTHCHECK --interval=30s --timeout=3s --start-period=20s CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/$HOST/$PORT && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q ' 200 ' <&3"]

@@ -70,7 +70,7 @@ def test_docker_itself_finds_the_instances_healthy(stage, until):
         states = [row["State"] for row in inspected(stage).values()]
         return {state["Health"]["Status"] for state in states if "Health" in state}
 
-    until(lambda: healths() == {"healthy"}, 30, "healthy")  # it asks every 10 s
+    until(lambda: healths() == {"healthy"}, 60, "healthy")  # it asks every 30 s
 
 
 @pytest.mark.parametrize("sent", ["KILL", "STOP"])

@@ -45,7 +45,7 @@ PARTS = {
     "stage1": (STAGE1,),
     "stage2": (STAGE2[:3], STAGE2[3:]),
     "platform": ((["platform/tests"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
-    "docker": (([ENGINE, *IN_CONTAINERS],), ([CONTAINERS, FAULTS, ROLLOUT, CONTRACT, *ON_STAGE2, *IN_CONTAINERS],)),
+    "docker": (([ENGINE, *IN_CONTAINERS],), ([FAULTS, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS],)),
     "exercises": (([EXERCISES, HARNESS],),),
     "readmes": (([README],), (["platform/exercises/test_readmes.py"],)),
     "slides": ((["platform/tests/unit/test_deck.py", "platform/tests/unit/test_drawings.py", SLIDES],),),
@@ -85,7 +85,7 @@ ALL = (
     # Stage 2 is tested in containers. Of the faults and roll-outs, those in which these could make a difference.
     (
         [
-            *(CONTAINERS, FAULTS, ROLLOUT, CONTRACT, *ON_STAGE2, *IN_CONTAINERS),
+            *(FAULTS, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
             *("-k", f"not etcd and not redis and not manager and not fuzz and (not test_rollout or {ROLLOUTS})"),
         ],
     ),
