@@ -28,7 +28,6 @@ import psutil
 from workshop import bundle, paths
 from workshop.errors import WorkshopError
 from workshop.processes import MARK, base_environment, platform_environment
-from workshop.state import Up
 from workshop.supervisor import Process
 
 FILES = paths.REPOSITORY / "platform" / "docker"
@@ -124,7 +123,6 @@ class Docker:
         name: str,
         words: list[str],
         told: dict[str, str],
-        up: Up,
         *,
         image: tuple[str, str] | None = None,
         host: str = "",

@@ -44,7 +44,6 @@ class Driver(Protocol):
         name: str,
         words: list[str],
         told: dict[str, str],
-        up: Up,
         *,
         image: tuple[str, str] | None = None,
         host: str = "",
@@ -92,7 +91,7 @@ class Processes:
     def environment(self, told: dict[str, str]) -> dict[str, str]:
         return base_environment() | told
 
-    def command(self, name: str, words: list[str], told: dict[str, str], up: Up, **_) -> list[str]:
+    def command(self, name: str, words: list[str], told: dict[str, str], **_) -> list[str]:
         return words
 
     def clean_up(self, name: str) -> list[str]:
@@ -158,5 +157,5 @@ def server(
     """Return the program that is a server of the platform's own, at the address that `host` has among the SERVERS."""
     driver = of(up)
     address = up.host(host) if up.network else ""
-    command = driver.command(name, words, {}, up, host=address, folders=folders, publish=publish)
+    command = driver.command(name, words, {}, host=address, folders=folders, publish=publish)
     return Program(name, command, folders[0], driver.environment({}), stop_signal)

@@ -191,7 +191,7 @@ def _make_cluster(up: Up) -> None:
         "locale": "C.UTF-8",  # sorts by code point, as SQLite does
     }
     command = [_program("initdb"), "--data-checksums", *(f"--{key}={value}" for key, value in options.items())]
-    words = driver.command("initdb", _as_ordinary_user(command, driver), {}, up, folders=[KEPT])
+    words = driver.command("initdb", _as_ordinary_user(command, driver), {}, folders=[KEPT])
     if failure := _failure(words, driver.environment({})):
         raise WorkshopError(f"PostgreSQL could not make its databases in {KEPT}: {failure}")
     half_made.rename(CLUSTER)

@@ -67,7 +67,7 @@ def command(
     """Return the command that runs something of the service's build."""
     folders = [paths.DATA] if up.db == "sqlite" and stores.databases(stage, service) else []
     image = (service.name, up.versions[service.name])
-    return drivers.of(up).command(name, words, told, up, image=image, host=host, folders=folders)
+    return drivers.of(up).command(name, words, told, image=image, host=host, folders=folders)
 
 
 def _instance(stage: Stage, service: Service, up: Up, weight: int = WEIGHT) -> Program:
