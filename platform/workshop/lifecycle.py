@@ -76,7 +76,7 @@ def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: 
     db = db or drivers.DRIVERS[driver].db
     if db == "sqlite":
         refuse_damaged(stage)
-    new = Up(stage.name, driver, db, _choose_ports(driver, port, say), {}, counts, settings)
+    new = Up(stage.name, driver, db, _choose_ports(driver, port, say), {}, counts, settings, bind=ports.BIND)
     if left:
         say(f"{left.stage} goes on from where it was on its way to the next stage.")
         new.steps, new.has_begun, new.routes = left.steps, left.has_begun, left.routes

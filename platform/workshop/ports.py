@@ -12,7 +12,7 @@ import psutil
 from workshop.errors import WorkshopError
 
 HOST = "127.0.0.1"
-BIND = os.environ.get("WORKSHOP_BIND", HOST)  # where the page and the statistics are; in a VM, its interface
+BIND = os.environ.get("WORKSHOP_BIND", HOST)  # where `up` has the page and the statistics be; in a VM, its interface
 SERVICE_PORT = 5000  # of an instance that has an address of its own
 # Below the ephemeral range of Linux (32768–60999), from which outgoing connections take theirs, so that no
 # connection of anybody's can grab a port between our looking and the service's binding. Drawn at random, so

@@ -5,7 +5,6 @@ import string
 import sys
 
 from workshop import builds, drivers, paths, stores
-from workshop.ports import BIND
 from workshop.processes import platform_environment
 from workshop.registry import WEIGHT
 from workshop.secrets import secret
@@ -31,7 +30,7 @@ def platform(up: Up) -> list[Program]:
         str(paths.HAPROXY / "master.sock"),
     ]
     manager = [sys.executable, "-m", "workshop.balancer"]
-    published = [f"{BIND}:{up.ports[name]}" for name in ("public", "statistics")]
+    published = [f"{up.bind}:{up.ports[name]}" for name in ("public", "statistics")]
     return [
         drivers.server(up, "haproxy", haproxy, [paths.HAPROXY], host="balancer", publish=published),
         Program("balancer", manager, paths.RUN, platform_environment()),

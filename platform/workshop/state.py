@@ -15,7 +15,7 @@ import psutil
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
-from workshop.ports import BIND, HOST
+from workshop.ports import HOST
 from workshop.waiting import wait_until
 
 # Which have addresses of their own in a network of containers: the first ones, after the gateway's.
@@ -40,6 +40,7 @@ class Up:
     steps: int = 0  # of the way to the next stage that are done
     has_begun: bool = False  # a further one has: unless a command is at work on it, it was interrupted
     routes: dict[str, str] = field(default_factory=dict)  # to begin with, where it was taken down on that way
+    bind: str = HOST  # where the page and the statistics are
     network: str = ""  # of the containers, such as 172.18.0.0/16; none: everything is on loopback
 
     @property
@@ -68,7 +69,7 @@ class Up:
     def frontends(self) -> dict[str, str]:
         """Return where the load balancer listens: address:port of each of its frontends."""
         host = self.host("balancer")
-        outside = host if self.network else BIND
+        outside = host if self.network else self.bind
         hosts = {"public": outside, "statistics": outside, "internal": host}
         return {name: f"{host}:{self.ports[name]}" for name, host in hosts.items()}
 

@@ -53,5 +53,10 @@ def test_everything_listens_on_loopback_only():
     assert binds == ["127.0.0.1:8080", "127.0.0.1:20001", "127.0.0.1:8081"]
 
 
+def test_in_a_virtual_machine_only_the_page_and_the_statistics_are_at_its_interface():
+    up = Up("test", "process", "sqlite", PORTS, {}, {}, {}, bind="0.0.0.0")  # noqa: S104
+    assert up.frontends == {"public": "0.0.0.0:8080", "statistics": "0.0.0.0:8081", "internal": "127.0.0.1:20001"}
+
+
 def test_the_maps_keys_end_with_a_slash_so_that_whole_segments_count():
     assert haproxy.render_map({"/": "ui", "/api/users": "users"}) == "/ ui\n/api/users/ users\n"
