@@ -11,7 +11,7 @@ RUN printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/
     && rm -rf /debs
 # The user that is to run everything here: root has no business in a container, either.
 ARG USER_ID=1000
-RUN useradd --uid ${USER_ID} --non-unique --no-create-home --shell /usr/sbin/nologin workshop
+RUN useradd --uid ${USER_ID} --non-unique --no-log-init --no-create-home --shell /usr/sbin/nologin workshop
 
 # In one layer, without the packages that it came from.
 FROM scratch

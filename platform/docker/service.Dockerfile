@@ -14,7 +14,7 @@ FROM ${BASE}
 COPY --from=packages /packages /packages
 ENV PATH=/packages/bin:/usr/sbin:/usr/bin:/sbin:/bin
 WORKDIR /service
-COPY . .
+COPY --chown=workshop . .
 # For those who look after containers, such as `docker ps`; whether it gets requests is decided by its sidecar, and HAProxy.
 HEALTHCHECK --interval=30s --timeout=3s --start-period=20s CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/$HOST/$PORT && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q ' 200 ' <&3"]

@@ -90,13 +90,13 @@ def test_without_an_image_to_begin_with_it_says_where_one_comes_from(workshop, m
     monkeypatch.setenv("WORKSHOP_BASE_IMAGE", "localhost:1/nowhere:none")
     refused = workshop.run("up", "stage0", expect=1).stderr
     assert "Error: There is no image localhost:1/nowhere:none to begin with: " in refused
-    assert "platform/docker/make-base.sh` makes one." in refused
+    assert "platform/docker/make-base.sh localhost:1/nowhere:none` makes one." in refused
     assert_nothing_is_left(workshop)
 
 
 def test_where_docker_does_not_answer_it_says_what_to_do(workshop, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     refused = workshop.run("up", "stage0", expect=1).stderr
-    assert refused == "Error: Docker does not answer: run `sudo systemctl start docker`.\n"
+    assert refused == "Error: Docker does not answer: `sudo systemctl start docker`.\n"
     assert not (workshop.run_folder / "stage.json").exists()
-    assert "no `--driver docker`: Docker does not answer: run `sudo systemctl" in workshop.run("doctor").stdout
+    assert "no `--driver docker`: Docker does not answer: `sudo systemctl" in workshop.run("doctor").stdout

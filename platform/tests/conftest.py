@@ -113,7 +113,7 @@ class LoadBalancer:
     def start(self, services: dict) -> None:
         balancer.seed(services, {}, self.up.frontends, self.folder)
         self.haproxy = subprocess.Popen(
-            ["haproxy", "-W", "-db", "-f", self.folder / "haproxy.cfg", "-S", self.folder / "master.sock"],
+            ["haproxy", "-W", "-db", "-f", self.folder / "haproxy.cfg", "-S", self.runtime.socket],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -111,6 +111,7 @@ def _service_from(saved: dict) -> Backend:
 def seed(services: dict[str, Backend], routes: dict[str, str], frontends: dict[str, str], folder: Path) -> None:
     """Write the files HAProxy starts with: the stage's services, without an instance yet."""
     first = Snapshot(services, routes, 0)
+    (folder / haproxy.SOCKETS).mkdir(parents=True, exist_ok=True)
     write_atomically(folder / haproxy.HOLD_SCRIPT, Path(__file__).with_name(haproxy.HOLD_SCRIPT).read_text())
     write_atomically(folder / "haproxy.cfg", haproxy.render(services, frontends, folder))
     write_atomically(folder / haproxy.ROUTES, haproxy.render_map(first.table()))

@@ -14,6 +14,7 @@ import ipaddress
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,7 @@ LAST_LINES = 10  # of a build that failed
 LABEL = f"workshop={paths.RUN}"
 # Of another workshop on the same machine, everything has another name.
 PREFIX = f"workshop-{hashlib.sha256(str(paths.RUN).encode()).hexdigest()[:8]}"
+LONGEST_PREFIX = 24  # of a network's addresses: 254 are enough
 DYNAMIC = 26  # the length of the prefix of those addresses, the last ones, that Docker may give away: 64 of them
 NOBODY_ELSE = 10001  # as whom containers run when we are root
 CLIENT = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG")  # what tells `docker` which daemon to talk to
@@ -75,26 +77,30 @@ class Docker:
     def problem(self) -> str | None:
         if not shutil.which("docker", path=base_environment()["PATH"]):
             return "Docker is missing: run `sudo apt-get install docker.io`"
+        where = _docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").stdout
+        if "://" in where and not where.startswith("unix://"):
+            return "`docker` talks to another machine, where .run/ is not: unset DOCKER_HOST, or use another context"
         answer = _docker("version", "--format", "{{.Server.Version}}")
         if answer.returncode and "permission denied" in answer.stderr:
             name = psutil.Process().username()
             return f"you may not use Docker: run `sudo adduser {name} docker`, and sign in anew"
         if answer.returncode:
-            return "Docker does not answer: run `sudo systemctl start docker`"
+            return "Docker does not answer: `sudo systemctl start docker`"
         version = answer.stdout.strip()
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
             return f"Docker {version} is too old: use 20.10 or later"
-        if not os.environ.get("DOCKER_HOST", "unix://").startswith("unix://"):
-            return "DOCKER_HOST names the Docker of another machine, where .run/ is not: unset it"
         root, kind = _done("info", "--format", "{{.DockerRootDir}}\n{{.SecurityOptions}}").splitlines()
         if "rootless" in kind or "userns" in kind:
             return "this Docker makes other users of ours (rootless, userns-remap): use one that does not"
-        free, needed = shutil.disk_usage(root).free >> 20, SPACE if _exists(_wheels()) else BUILD_SPACE
+        try:
+            free, needed = shutil.disk_usage(root).free >> 20, SPACE if _exists(_wheels()) else BUILD_SPACE
+        except OSError:
+            return f"{root}, where Docker keeps its images, is not on this machine: use a Docker that runs here"
         if free < needed:
             return f"{free} MiB of disk free for Docker, {needed} are needed: make room on the disk of {root}"
         return None
 
-    def network(self, say: Callable[[str], None]) -> str:
+    def prepare(self, say: Callable[[str], None]) -> str:
         _make_images(say)
         # Docker chooses addresses that nothing here uses. Named by us, they may be given to single containers, too.
         _docker("network", "rm", PREFIX)
@@ -102,17 +108,23 @@ class Docker:
         subnet = _done("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", PREFIX)
         _done("network", "rm", PREFIX)
         addresses = ipaddress.ip_network(subnet)
+        if addresses.prefixlen > LONGEST_PREFIX:
+            raise WorkshopError(
+                f"Docker's networks, such as {subnet}, are too small: set larger ones, `default-address-pools`, "
+                "in /etc/docker/daemon.json."
+            )
         *_, dynamic = addresses.subnets(new_prefix=DYNAMIC)
         places = {"subnet": addresses, "gateway": addresses[1], "ip-range": dynamic}
         _done("network", "create", "--label", LABEL, *(f"--{key}={value}" for key, value in places.items()), PREFIX)
         return subnet
 
     def package(self, service: str, version: str, folder: Path, code: str) -> None:
-        image = _image(service, version)
-        # One of that name may be of other code, from before .run/ was removed by hand.
-        if _docker("image", "inspect", "--format", '{{index .Config.Labels "code"}}', image).stdout.strip() != code:
+        image, made_from = _image(service, version), _digest("service", code, _base(), _wheels())
+        # One of that name may be of other code, from before .run/ was removed by hand, or of another base.
+        found = _docker("image", "inspect", "--format", '{{index .Config.Labels "made-from"}}', image)
+        if found.stdout.strip() != made_from:
             arguments = {"BASE": _base(), "WHEELS": _wheels()}
-            _build(image, "service", folder, arguments, "--label", LABEL, "--label", f"code={code}")
+            _build(image, "service", folder, arguments, "--label", LABEL, "--label", f"made-from={made_from}")
 
     def environment(self, told: dict[str, str]) -> dict[str, str]:
         daemon = {name: os.environ[name] for name in CLIENT if name in os.environ}
@@ -127,17 +139,19 @@ class Docker:
         image: tuple[str, str] | None = None,
         host: str = "",
         folders: Collection[Path] = (),
+        reads: Collection[Path] = (),
         publish: Collection[str] = (),
     ) -> list[str]:
         options = ["--rm", "--name", _name(name), "--hostname", name, "--label", LABEL, "--network", PREFIX, *LIMITS]
         options += ["--pull=never", "--log-driver=local"]
         # By name alone: it takes the values from its own environment, where nobody else can read them.
         options += [word for variable in (*told, MARK) for word in ("--env", variable)]
-        options += [word for folder in folders for word in ("--mount", f"type=bind,src={folder},dst={folder}")]
+        for shared, mode in ((reads, ",readonly"), (folders, "")):
+            options += [word for path in shared for word in ("--mount", f"type=bind,src={path},dst={path}{mode}")]
         options += [word for pair in publish for word in ("--publish", f"{pair}:{pair.rpartition(':')[2]}")]
-        options += ["--ip", host] if host else []
+        options += ["--ip", host] if host else ["--no-healthcheck"]  # who has no address of its own is asked nothing
         run = ["docker", "run", *options, _image(*image) if image else _base(), *words]
-        return [sys.executable, "-m", "workshop.docker", _name(name), *run]
+        return [sys.executable, "-P", "-m", "workshop.docker", _name(name), *run]  # -P: not from the build's folder
 
     def clean_up(self, name: str) -> list[str]:
         return ["docker", "rm", "--force", _name(name)]
@@ -176,7 +190,10 @@ def _labelled(*command: str) -> list[str]:
     """Return what Docker lists of what we have made; nothing when there is no Docker that we could have used."""
     if not shutil.which("docker", path=base_environment()["PATH"]):
         return []
-    return _docker(*command, "--filter", f"label={LABEL}").stdout.split()
+    try:
+        return _docker(*command, "--filter", f"label={LABEL}").stdout.split()
+    except WorkshopError:
+        return []
 
 
 def _make_images(say: Callable[[str], None]) -> None:
@@ -201,7 +218,7 @@ def _packages_of(image: str) -> str:
     if answer.returncode:
         raise WorkshopError(
             f"There is no image {image} to begin with: {_last_line(answer)}.\n"
-            f"Where there is no registry, `sudo {FILES}/make-base.sh` makes one."
+            f"Where there is no registry, `sudo {FILES}/make-base.sh {image}` makes one."
         )
     return answer.stdout
 

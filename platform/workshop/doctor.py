@@ -111,7 +111,11 @@ def postgresql() -> Finding:
 
 def docker() -> Finding:
     """Look whether `up --driver docker` would do; everything else is ready without."""
-    if problem := drivers.DRIVERS["docker"].problem():
+    try:
+        problem = drivers.DRIVERS["docker"].problem()
+    except WorkshopError as error:  # it hangs
+        problem = error.message
+    if problem:
         return Finding(READY, f"no `--driver docker`: {problem}")
     return Finding(READY, "Docker, for `up --driver docker`")
 

@@ -50,12 +50,12 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
     Where we are root and the folder is not ours, the file becomes its owner's: a container's, who is to read it.
     """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if (owner := path.parent.stat()).st_uid != os.getuid() == 0:
+        os.fchown(handle, owner.st_uid, owner.st_gid)
     os.close(handle)
     try:
         yield Path(temporary)
         os.chmod(temporary, mode)
-        if (owner := path.parent.stat()).st_uid != os.getuid() == 0:
-            os.chown(temporary, owner.st_uid, owner.st_gid)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

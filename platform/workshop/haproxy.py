@@ -19,6 +19,7 @@ from workshop.waiting import wait_until
 COOKIE = "sticky_instance"
 ROUTES, HOLDS = "routes.map", "holds.map"  # in its folder: prefix → service; prefix → until when writes to it wait
 HOLD_SCRIPT = "hold.lua"
+SOCKETS = "sockets"  # a folder of their own: it is the only one that HAProxy writes to
 CHECK_TIMEOUT = 10  # seconds for `haproxy -c`
 COMMAND_TIMEOUT = 5  # seconds for a command of the Runtime API, which answers within one millisecond
 RELOAD_TIMEOUT = 5  # seconds until the new worker must be there; measured: 50 ms
@@ -72,6 +73,7 @@ def render(services: dict[str, Backend], frontends: dict[str, str], folder: Path
         routes=ROUTES,
         holds=HOLDS,
         hold_script=HOLD_SCRIPT,
+        sockets=SOCKETS,
         server_options=server_options,
     )
 
@@ -115,7 +117,7 @@ class Runtime:
     """HAProxy's Runtime API. Every method raises HAProxyUnavailable when it does not answer or refuses."""
 
     def __init__(self, folder: Path):
-        self.socket = folder / "master.sock"
+        self.socket = folder / SOCKETS / "master.sock"
 
     def ask(self, command: str, worker: str = "@1") -> str:
         """Return the answer of a worker: `@1` is the current one, `@!<pid>` any."""

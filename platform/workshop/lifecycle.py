@@ -128,7 +128,7 @@ def _migrated(service: Service, db: str) -> Path:
 def _bring_up(stage: Stage, new: Up, say: Progress) -> None:
     new.save()
     driver = drivers.of(new)
-    new.network = driver.network(say)
+    new.network = driver.prepare(say)
     new.save()
     for service in stage.services.values():
         new.versions[service.name] = builds.build(service)
@@ -218,10 +218,10 @@ def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
         plan.refuse_left_behind(service.name, version)
         return
     say(f"{service.name}: migrating its database")
+    told, name = programs.told(stage, service, up), f"{service.name}_migration"
     try:
-        told = programs.told(stage, service, up)
         result = subprocess.run(
-            programs.command(stage, service, up, f"{service.name}_migration", service.migrate, told),
+            programs.command(stage, service, up, name, service.migrate, told),
             cwd=builds.folder(service.name, version),
             env=drivers.of(up).environment(told),
             capture_output=True,
@@ -230,6 +230,8 @@ def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkshopError(f"The migration of {service.name} failed: {error}") from None
+    finally:
+        drivers.clean_up([name])
     if result.returncode:
         raise WorkshopError(f"The migration of {service.name} failed:\n{_tail(result.stdout + result.stderr)}")
     write_atomically(done, version)

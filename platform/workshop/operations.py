@@ -104,5 +104,6 @@ def processes_of(name: str) -> list[supervisor.Process]:
 def remove(names: list[str]) -> None:
     """End instances and workers, in good order, and forget them."""
     supervisor.remove(names)
+    drivers.clean_up(names)
     for name in names:
         (paths.INSTANCES / f"{name}.json").unlink(missing_ok=True)

@@ -21,5 +21,5 @@ ON_THE_WAY = DATA / "on_the_way.json"  # what was up when it was taken down betw
 STORES = RUN / "stores"  # etcd's and Redis's own folders
 INSTANCES = RUN / "instances"  # <instance>.json: what its sidecar starts
 LOGS = RUN / "logs"  # <program>.log
-HAPROXY = RUN / "haproxy"  # haproxy.cfg, routes.map, master.sock
+HAPROXY = RUN / "haproxy"  # haproxy.cfg, routes.map, sockets/
 SUPERVISOR = RUN / "supervisor"  # supervisord.conf, programs/, supervisor.sock

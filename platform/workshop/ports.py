@@ -1,18 +1,21 @@
 """Loopback ports that are free, and whose processes stand in the way when one is not."""
 
 import errno
+import fcntl
 import ipaddress
 import os
 import random
 import socket
 from collections.abc import Collection
+from pathlib import Path
+from typing import TextIO
 
 import psutil
 
 from workshop.errors import WorkshopError
 
 HOST = "127.0.0.1"
-BIND = os.environ.get("WORKSHOP_BIND", HOST)  # where `up` has the page and the statistics be; in a VM, its interface
+BIND = os.environ.get("WORKSHOP_BIND") or HOST  # where `up` has the page and the statistics be; in a VM, its interface
 SERVICE_PORT = 5000  # of an instance that has an address of its own
 # Below the ephemeral range of Linux (32768–60999), from which outgoing connections take theirs, so that no
 # connection of anybody's can grab a port between our looking and the service's binding. Drawn at random, so
@@ -74,16 +77,22 @@ def free_port(wanted: int | None = None, avoid: Collection[int] = ()) -> int:
     )
 
 
-def free_address(network: str) -> tuple[str, int]:
-    """Return an address and a port for an instance: on loopback or, where containers have a network, in that.
+def claim_address(network: str, folder: Path) -> tuple[str, TextIO]:
+    """Return an address for a container, drawn at random, and an open file: until it is closed, nobody else gets it.
 
-    Drawn at random from the middle of it, it is nobody else's: the first ones are the servers', the last ones Docker's.
+    The first addresses are the servers', the last ones Docker's. Raises WorkshopError when all others are claimed.
     """
-    if not network:
-        return HOST, free_port()
     addresses = ipaddress.ip_network(network)
-    (number,) = random.sample(range(16, addresses.num_addresses - 64), 1)
-    return str(addresses[number]), SERVICE_PORT
+    ours = range(16, addresses.num_addresses - 64)
+    for number in random.sample(ours, min(ATTEMPTS, len(ours))):
+        file = open(folder / f"{addresses[number]}.claim", "w")  # noqa: SIM115  # the caller keeps it open
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        return str(addresses[number]), file
+    raise WorkshopError(f"Of {ATTEMPTS} addresses in {network}, none is free.")
 
 
 def listener(port: int) -> str:

@@ -23,6 +23,7 @@ SOCKETS = paths.STORES / "postgres"
 SUPERUSER = "postgres"
 # Names that a store cannot have: roles and databases that every PostgreSQL has, and what it takes for a keyword.
 RESERVED = {SUPERUSER, "template0", "template1", "public", "none"}
+LAST_LINES = 5  # of a command that failed
 INIT_TIMEOUT = 60  # seconds; measured: 1
 CONNECT_TIMEOUT = 2  # seconds; libpq knows nothing shorter
 UNSHARE = ["unshare", "--user", f"--map-user={SUPERUSER}", f"--map-group={SUPERUSER}", "--"]
@@ -223,4 +224,5 @@ def _failure(command: list[str], environment: dict[str, str]) -> str | None:
         result = subprocess.run(command, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    return (result.stderr.strip() or f"exit status {result.returncode}") if result.returncode else None
+    said = (result.stdout + result.stderr).strip().splitlines()[-LAST_LINES:]
+    return ("\n".join(said) or f"exit status {result.returncode}") if result.returncode else None

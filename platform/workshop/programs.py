@@ -5,6 +5,7 @@ import string
 import sys
 
 from workshop import builds, drivers, paths, stores
+from workshop.haproxy import SOCKETS, Runtime
 from workshop.processes import platform_environment
 from workshop.registry import WEIGHT
 from workshop.secrets import secret
@@ -27,12 +28,13 @@ def platform(up: Up) -> list[Program]:
         "-f",
         str(paths.HAPROXY / "haproxy.cfg"),
         "-S",
-        str(paths.HAPROXY / "master.sock"),
+        str(Runtime(paths.HAPROXY).socket),
     ]
     manager = [sys.executable, "-m", "workshop.balancer"]
+    sockets = paths.HAPROXY / SOCKETS
     published = [f"{up.bind}:{up.ports[name]}" for name in ("public", "statistics")]
     return [
-        drivers.server(up, "haproxy", haproxy, [paths.HAPROXY], host="balancer", publish=published),
+        drivers.server(up, "haproxy", haproxy, [sockets], reads=[paths.HAPROXY], host="balancer", publish=published),
         Program("balancer", manager, paths.RUN, platform_environment()),
     ]
 

@@ -21,7 +21,8 @@ PROGRAMS = paths.SUPERVISOR / "programs"
 START_TIMEOUT = 5  # seconds for supervisord itself to answer; measured: 0.3
 STOP_TIMEOUT = 20  # seconds between the stop signal and SIGKILL: a sidecar drains for 8 and waits for its service for 5
 STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
-LONGEST_SOCKET = 100  # characters of a socket's path: Linux allows 107, and supervisord adds its process id
+# Characters of this socket's path: Linux allows 107. HAProxy's, with the process id and .tmp that it adds, has 13 more.
+LONGEST_SOCKET = 94
 # What a path may consist of that stands in the configuration files of supervisord, HAProxy, etcd, Redis and PostgreSQL.
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@~,-]+")
 

@@ -18,7 +18,12 @@ DENIED = "Got permission denied while trying to connect to the Docker daemon soc
 @pytest.fixture
 def answers(monkeypatch):
     """A Docker that answers as it is told: by the first word of a command, its exit status, output and errors."""
-    told = {"version": (0, "20.10.24+dfsg1\n", ""), "info": (0, "/\n[name=seccomp]\n", ""), "image": (0, "[]", "")}
+    told = {
+        "context": (0, "unix:///var/run/docker.sock\n", ""),
+        "version": (0, "20.10.24+dfsg1\n", ""),
+        "info": (0, "/\n[name=seccomp]\n", ""),
+        "image": (0, "[]", ""),
+    }
 
     def answer(command: str, *_, **__) -> subprocess.CompletedProcess:
         return subprocess.CompletedProcess(command, *told[command])
@@ -41,7 +46,7 @@ def test_a_missing_docker_is_to_be_installed(answers, monkeypatch):
     ("version", "problem"),
     [
         ((1, "", f"{DENIED}: dial unix"), "you may not use Docker: run `sudo adduser {user} docker`, and sign in anew"),
-        ((1, "", "Cannot connect to the"), "Docker does not answer: run `sudo systemctl start docker`"),
+        ((1, "", "Cannot connect to the"), "Docker does not answer: `sudo systemctl start docker`"),
         ((0, "19.03.15\n", ""), "Docker 19.03.15 is too old: use 20.10 or later"),
     ],
 )
@@ -50,11 +55,13 @@ def test_it_says_what_to_do_about_a_docker_that_cannot_be_used(answers, version,
     assert docker.Docker().problem() == problem.format(user=psutil.Process().username())
 
 
-def test_another_machines_docker_and_one_with_other_users_are_refused(answers, monkeypatch):
+def test_another_machines_docker_and_one_with_other_users_are_refused(answers):
     answers["info"] = (0, "/\n[name=seccomp,profile=default name=rootless]\n", "")
     assert "(rootless, userns-remap): use one that does not" in docker.Docker().problem()
-    monkeypatch.setenv("DOCKER_HOST", "ssh://elsewhere")
-    assert docker.Docker().problem().startswith("DOCKER_HOST names the Docker of another machine")
+    answers["info"] = (0, "/in/another/virtual/machine\n[name=seccomp]\n", "")
+    assert "is not on this machine: use a Docker that runs here" in docker.Docker().problem()
+    answers["context"] = (0, "ssh://elsewhere\n", "")
+    assert docker.Docker().problem().startswith("`docker` talks to another machine")
 
 
 def test_more_room_is_needed_until_there_are_images(answers, monkeypatch):

@@ -17,6 +17,7 @@ STAGE2 = tuple(
     [f"stage2-microservices/{folder}/tests"] for folder in ("common", "ui", "tokens", "users", "messages", "socketio")
 )
 CONTRACT, FAULTS, EVOLVE = "platform/contract", "platform/tests/test_faults.py", "platform/tests/test_evolve.py"
+LOAD = "platform/tests/test_under_load.py"
 ON_STAGE1, ON_STAGE2, ON_POSTGRES = ("--stage", "stage1"), ("--stage", "stage2"), ("--db", "postgres")
 IN_CONTAINERS = ("--driver", "docker")
 ACCIDENTS = "evolve_is_killed or whatever_happens"  # that happen to evolve in the middle of a step
@@ -45,7 +46,11 @@ PARTS = {
     "stage1": (STAGE1,),
     "stage2": (STAGE2[:3], STAGE2[3:]),
     "platform": ((["platform/tests"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
-    "docker": (([ENGINE, *IN_CONTAINERS],), ([FAULTS, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS],)),
+    "docker": (
+        ([ENGINE, *IN_CONTAINERS],),
+        ([FAULTS, LOAD, ROLLOUT, "platform/stage2", CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS],),
+        ([CONTAINERS, *IN_CONTAINERS],),
+    ),
     "exercises": (([EXERCISES, HARNESS],),),
     "readmes": (([README],), (["platform/exercises/test_readmes.py"],)),
     "slides": ((["platform/tests/unit/test_deck.py", "platform/tests/unit/test_drawings.py", SLIDES],),),
@@ -56,7 +61,8 @@ PARTS = {
         ([EVOLVE, *ON_POSTGRES, "-k", f"becomes or {ACCIDENTS}"],),
         ([CONTRACT, *ON_STAGE1, EVOLVED],),
         ([ROLLOUT, *ON_STAGE2],),
-        ([FAULTS, ROLLOUT, CONTRACT, *ON_STAGE2, *IN_CONTAINERS, EVOLVED],),
+        ([EVOLVE, *IN_CONTAINERS, "-k", "becomes"],),
+        ([CONTRACT, *ON_STAGE2, *IN_CONTAINERS, EVOLVED],),
         ([FAULTS, ROLLOUT, CONTRACT, *IN_CONTAINERS],),
         ([FAULTS, *ON_STAGE2],),
         ([FAULTS, *ON_STAGE2, *ON_POSTGRES],),
@@ -85,7 +91,7 @@ ALL = (
     # Stage 2 is tested in containers. Of the faults and roll-outs, those in which these could make a difference.
     (
         [
-            *(FAULTS, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
+            *(FAULTS, LOAD, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
             *("-k", f"not etcd and not redis and not manager and not fuzz and (not test_rollout or {ROLLOUTS})"),
         ],
     ),
