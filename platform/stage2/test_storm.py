@@ -6,7 +6,7 @@ import signal
 import time
 
 import psutil
-from tests.load import ask_supervisor, pid_of, summary
+from tests.load import ask_supervisor, containers, pid_of, summary
 
 from workshop.haproxy import Runtime
 from workshop.probe import Probe
@@ -26,12 +26,15 @@ def victims(stage) -> list[str]:
 def kill(stage, instance: str) -> bool:
     """Kill a service with all its processes; its sidecar stays. False when it has just ended already."""
     try:
-        services = psutil.Process(pid_of(stage, instance)).children()
-        for service in services:
-            os.killpg(service.pid, signal.SIGKILL)
+        if stage.driver == "docker":
+            pids = [pid for name, pid, _ in containers(stage) if name.endswith(f"-{instance}")]
+        else:
+            pids = [service.pid for service in psutil.Process(pid_of(stage, instance)).children()]
+        for pid in pids:
+            os.killpg(pid, signal.SIGKILL)
     except (psutil.NoSuchProcess, ProcessLookupError):
         return False
-    return bool(services)
+    return bool(pids)
 
 
 def test_a_minute_in_which_an_instance_is_killed_every_second_loses_nothing(stage, print_figure, until):

@@ -21,15 +21,8 @@ OWN = ("etcd", "redis", "postgres", "haproxy", "balancer")  # the programs that 
 
 def platform(up: Up) -> list[Program]:
     """Return HAProxy, which starts from the file as it was written last, and its manager."""
-    haproxy = [
-        "haproxy",
-        "-W",
-        "-db",
-        "-f",
-        str(paths.HAPROXY / "haproxy.cfg"),
-        "-S",
-        str(Runtime(paths.HAPROXY).socket),
-    ]
+    configuration, socket = paths.HAPROXY / "haproxy.cfg", Runtime(paths.HAPROXY).socket
+    haproxy = ["haproxy", "-W", "-db", "-f", str(configuration), "-S", str(socket)]
     manager = [sys.executable, "-m", "workshop.balancer"]
     sockets = paths.HAPROXY / SOCKETS
     published = [f"{up.bind}:{up.ports[name]}" for name in ("public", "statistics")]
