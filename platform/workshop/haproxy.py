@@ -117,6 +117,7 @@ class Runtime:
     """HAProxy's Runtime API. Every method raises HAProxyUnavailable when it does not answer or refuses."""
 
     def __init__(self, folder: Path):
+        self.folder = folder
         self.socket = folder / SOCKETS / "master.sock"
 
     def ask(self, command: str, worker: str = "@1") -> str:
@@ -191,7 +192,7 @@ class Runtime:
 
     def routes(self) -> dict[str, str]:
         """Return which service answers which path prefix."""
-        found = self.map(self.socket.parent / ROUTES)
+        found = self.map(self.folder / ROUTES)
         return {key.rstrip("/") or "/": service for key, service in found.items()}
 
     def set_map(self, file: Path, wanted: dict[str, str]) -> None:

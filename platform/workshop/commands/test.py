@@ -79,7 +79,6 @@ ALL = (
         BARE,
         [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"],
         [DEMOS, *ON_STAGE2],
-        [ENGINE, *IN_CONTAINERS],
     ),
     # Another version is rolled out in stage 2, below; here only that of a service with workers.
     (
@@ -91,7 +90,7 @@ ALL = (
     # Stage 2 is tested in containers. Of the faults and roll-outs, those in which these could make a difference.
     (
         [
-            *(FAULTS, LOAD, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
+            *(ENGINE, FAULTS, LOAD, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
             *("-k", f"not etcd and not redis and not manager and not fuzz and (not test_rollout or {ROLLOUTS})"),
         ],
     ),
