@@ -68,8 +68,8 @@ def _instance(stage: Stage, service: Service, up: Up, weight: int = WEIGHT) -> P
     version = up.versions[service.name]
     name = _name(service.name, version)
     file = paths.INSTANCES / f"{name}.json"
-    environment = told(stage, service, up) | {"INSTANCE": name}
-    listening = environment | {"HOST": "", "PORT": ""}  # which the sidecar fills in
+    environment = told(stage, service, up)
+    listening = environment | dict.fromkeys(("HOST", "PORT", "INSTANCE"), "")  # which the sidecar fills in
     Instance(
         name=name,
         service=service.name,
