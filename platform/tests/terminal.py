@@ -9,7 +9,7 @@ import termios
 
 from workshop.waiting import wait_until
 
-TIMEOUT = 40  # seconds for what a command does after a key
+TIMEOUT = {"process": 40, "docker": 120}  # seconds for what a command does after a key: such as to build an image
 
 
 class Terminal:
@@ -21,6 +21,7 @@ class Terminal:
         command = [workshop.repository / "workshop", *arguments]
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
         os.close(slave)
+        self.timeout = TIMEOUT[workshop.driver]
         self.seen = ""
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a read may end within a character
 
@@ -29,7 +30,7 @@ class Terminal:
         start = len(self.seen)
         while wanted not in self.seen[start:]:
             try:
-                assert select.select([self.master], [], [], TIMEOUT)[0], f"nothing comes any more: {self.seen}"
+                assert select.select([self.master], [], [], self.timeout)[0], f"nothing comes any more: {self.seen}"
                 self.seen += self.decoder.decode(os.read(self.master, 65536))
             except OSError:  # how a terminal says that nobody is there any more
                 return False
@@ -37,10 +38,10 @@ class Terminal:
 
     def press(self, key: str) -> None:
         """Press a key as soon as the command listens to keys; what is typed before, it does not get."""
-        assert wait_until(lambda: not termios.tcgetattr(self.master)[3] & termios.ICANON, TIMEOUT)
+        assert wait_until(lambda: not termios.tcgetattr(self.master)[3] & termios.ICANON, self.timeout)
         os.write(self.master, key.encode())
 
     def end(self) -> int:
-        status = self.process.wait(TIMEOUT)
+        status = self.process.wait(self.timeout)
         os.close(self.master)
         return status

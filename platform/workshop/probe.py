@@ -134,8 +134,8 @@ class Probe:
         for thread in self.threads:
             thread.join()
         wait_until(lambda: self.ledger.pushed.issuperset(self.ledger.acknowledged.values()), PUSH_TIMEOUT)
-        for listener in self.listeners:
-            listener.disconnect()
+        for listener in self.listeners:  # in the background: one whose server is gone may wait for it, for 45 s
+            threading.Thread(target=listener.shutdown, daemon=True).start()
         if exception[0] is None:
             self._count_stored()
 
@@ -144,7 +144,9 @@ class Probe:
         self.stopping.wait(seconds)
 
     def _listen(self) -> socketio.Client:
-        listener = socketio.Client(http_session=session(), reconnection_delay=0.1, reconnection_delay_max=1)
+        # handle_sigint: otherwise Ctrl-C would disconnect all clients first, and wait for each.
+        options = {"reconnection_delay": 0.1, "reconnection_delay_max": 1, "handle_sigint": False}
+        listener = socketio.Client(http_session=session(), **options)
 
         @listener.on("updated_model")
         def pushed(event: dict) -> None:
