@@ -20,7 +20,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -67,6 +68,20 @@ def main() -> None:
     os.dup2(writer, sys.stdout.fileno())
     os.dup2(writer, sys.stderr.fileno())
     os.execvp(command[0], command)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A program, and what it is given when it is a container."""
+
+    name: str
+    words: list[str]  # its command
+    build: tuple[str, str] | None = None  # the service and the version; none: it is a program of the platform's own
+    told: Collection[str] = ()  # the names of the environment variables that reach it
+    host: str = ""  # the address that it listens on
+    folders: Sequence[Path] = ()  # those that it may write to
+    reads: Collection[Path] = ()  # those that it may look into
+    publish: Collection[str] = ()  # address:port pairs that lead to it
 
 
 class Docker:
@@ -130,28 +145,20 @@ class Docker:
         daemon = {name: os.environ[name] for name in CLIENT if name in os.environ}
         return base_environment() | platform_environment() | daemon | told
 
-    def command(
-        self,
-        name: str,
-        words: list[str],
-        told: dict[str, str],
-        *,
-        image: tuple[str, str] | None = None,
-        host: str = "",
-        folders: Collection[Path] = (),
-        reads: Collection[Path] = (),
-        publish: Collection[str] = (),
-    ) -> list[str]:
-        options = ["--rm", "--name", _name(name), "--hostname", name, "--label", LABEL, "--network", PREFIX, *LIMITS]
+    def command(self, container: Container) -> list[str]:
+        name = _name(container.name)
+        options = ["--rm", "--name", name, "--hostname", container.name, "--label", LABEL, "--network", PREFIX, *LIMITS]
         options += ["--pull=never", "--log-driver=local"]
         # By name alone: it takes the values from its own environment, where nobody else can read them.
-        options += [word for variable in (*told, MARK) for word in ("--env", variable)]
-        for shared, mode in ((reads, ",readonly"), (folders, "")):
+        options += [word for variable in (*container.told, MARK) for word in ("--env", variable)]
+        for shared, mode in ((container.reads, ",readonly"), (container.folders, "")):
             options += [word for path in shared for word in ("--mount", f"type=bind,src={path},dst={path}{mode}")]
-        options += [word for pair in publish for word in ("--publish", f"{pair}:{pair.rpartition(':')[2]}")]
-        options += ["--ip", host] if host else ["--no-healthcheck"]  # who has no address of its own is asked nothing
-        run = ["docker", "run", *options, _image(*image) if image else _base(), *words]
-        return [sys.executable, "-P", "-m", "workshop.docker", _name(name), *run]  # -P: not from the build's folder
+        options += [word for pair in container.publish for word in ("--publish", f"{pair}:{pair.rpartition(':')[2]}")]
+        # Who has no address of its own is asked nothing.
+        options += ["--ip", container.host] if container.host else ["--no-healthcheck"]
+        image = _image(*container.build) if container.build else _base()
+        run = ["docker", "run", *options, image, *container.words]
+        return [sys.executable, "-P", "-m", "workshop.docker", name, *run]  # -P: not from the build's folder
 
     def clean_up(self, name: str) -> list[str]:
         return ["docker", "rm", "--force", _name(name)]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from workshop import docker, paths, state
+from workshop.docker import Container
 from workshop.errors import WorkshopError
 from workshop.processes import base_environment
 from workshop.state import Up
@@ -42,24 +43,8 @@ class Driver(Protocol):
     def environment(self, told: dict[str, str]) -> dict[str, str]:
         """Return the environment of a command, of which what it is `told` reaches the program."""
 
-    def command(
-        self,
-        name: str,
-        words: list[str],
-        told: dict[str, str],
-        *,
-        image: tuple[str, str] | None = None,
-        host: str = "",
-        folders: Collection[Path] = (),
-        reads: Collection[Path] = (),
-        publish: Collection[str] = (),
-    ) -> list[str]:
-        """Return the command that runs a program called `name`.
-
-        image: the service and the version whose build it belongs to; none: it is the platform's own. host: the address
-        that it listens on. folders: those it may write to. reads: those it may look into. publish: address:port pairs
-        that lead to it.
-        """
+    def command(self, container: Container) -> list[str]:
+        """Return the command that runs a program; without containers, that is the program's own."""
 
     def clean_up(self, name: str) -> list[str]:
         """Return the command that ends what is left when the command has been killed; empty when nothing is."""
@@ -96,8 +81,8 @@ class Processes:
     def environment(self, told: dict[str, str]) -> dict[str, str]:
         return base_environment() | told
 
-    def command(self, name: str, words: list[str], told: dict[str, str], **_) -> list[str]:
-        return words
+    def command(self, container: Container) -> list[str]:
+        return container.words
 
     def clean_up(self, name: str) -> list[str]:
         return []
@@ -157,19 +142,7 @@ def clean_up(names: Collection[str]) -> None:
             subprocess.run(command, env=driver.environment({}), capture_output=True, timeout=CLEAN_UP_TIMEOUT)
 
 
-def server(
-    up: Up,
-    name: str,
-    words: list[str],
-    folders: list[Path],
-    *,
-    host: str,
-    reads: Collection[Path] = (),
-    publish: Collection[str] = (),
-    stop_signal: str = "TERM",
-) -> Program:
-    """Return the program that is a server of the platform's own, at the address that `host` has among the SERVERS."""
+def server(up: Up, container: Container, stop_signal: str = "TERM") -> Program:
+    """Return the program that is a server of the platform's own; it starts in the first of its folders."""
     driver = of(up)
-    address = up.host(host) if up.network else ""
-    command = driver.command(name, words, {}, host=address, folders=folders, reads=reads, publish=publish)
-    return Program(name, command, folders[0], driver.environment({}), stop_signal)
+    return Program(container.name, driver.command(container), container.folders[0], driver.environment({}), stop_signal)

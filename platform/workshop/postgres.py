@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from workshop import drivers, paths
+from workshop.docker import Container
 from workshop.drivers import Driver
 from workshop.errors import WorkshopError
 from workshop.files import give, write_atomically
@@ -103,7 +104,8 @@ def program(up: Up) -> Program:
     command = [_program("postgres"), "-D", str(CLUSTER), "-c", f"config_file={configuration}"]
     # SIGINT closes all connections and stops; SIGTERM would wait for the clients to leave.
     words = _as_ordinary_user(command, drivers.of(up))
-    return drivers.server(up, "postgres", words, [SOCKETS, KEPT], host="postgres", stop_signal="INT")
+    container = Container("postgres", words, host=up.host("postgres"), folders=[SOCKETS, KEPT])
+    return drivers.server(up, container, stop_signal="INT")
 
 
 def url(store: str, up: Up) -> str:
@@ -192,7 +194,7 @@ def _make_cluster(up: Up) -> None:
         "locale": "C.UTF-8",  # sorts by code point, as SQLite does
     }
     command = [_program("initdb"), "--data-checksums", *(f"--{key}={value}" for key, value in options.items())]
-    words = driver.command("initdb", _as_ordinary_user(command, driver), {}, folders=[KEPT])
+    words = driver.command(Container("initdb", _as_ordinary_user(command, driver), folders=[KEPT]))
     if failure := _failure(words, driver.environment({})):
         raise WorkshopError(f"PostgreSQL could not make its databases in {KEPT}: {failure}")
     half_made.rename(CLUSTER)

@@ -3,8 +3,10 @@
 import secrets
 import string
 import sys
+from collections.abc import Collection
 
 from workshop import builds, drivers, paths, stores
+from workshop.docker import Container
 from workshop.haproxy import SOCKETS, Runtime
 from workshop.processes import platform_environment
 from workshop.registry import WEIGHT
@@ -26,8 +28,11 @@ def platform(up: Up) -> list[Program]:
     manager = [sys.executable, "-m", "workshop.balancer"]
     sockets = paths.HAPROXY / SOCKETS
     published = [f"{up.bind}:{up.ports[name]}" for name in ("public", "statistics")]
+    container = Container(
+        "haproxy", haproxy, host=up.host("balancer"), folders=[sockets], reads=[paths.HAPROXY], publish=published
+    )
     return [
-        drivers.server(up, "haproxy", haproxy, [sockets], reads=[paths.HAPROXY], host="balancer", publish=published),
+        drivers.server(up, container),
         Program("balancer", manager, paths.RUN, platform_environment()),
     ]
 
@@ -56,12 +61,12 @@ def told(stage: Stage, service: Service, up: Up) -> dict[str, str]:
 
 
 def command(
-    stage: Stage, service: Service, up: Up, name: str, words: list[str], told: dict[str, str], host: str = ""
+    stage: Stage, service: Service, up: Up, name: str, words: list[str], told: Collection[str], host: str = ""
 ) -> list[str]:
     """Return the command that runs something of the service's build."""
     folders = [paths.DATA] if up.db == "sqlite" and stores.databases(stage, service) else []
-    image = (service.name, up.versions[service.name])
-    return drivers.of(up).command(name, words, told, image=image, host=host, folders=folders)
+    build = (service.name, up.versions[service.name])
+    return drivers.of(up).command(Container(name, words, build, told, host, folders))
 
 
 def _instance(stage: Stage, service: Service, up: Up, weight: int = WEIGHT) -> Program:
@@ -69,7 +74,7 @@ def _instance(stage: Stage, service: Service, up: Up, weight: int = WEIGHT) -> P
     name = _name(service.name, version)
     file = paths.INSTANCES / f"{name}.json"
     environment = told(stage, service, up)
-    listening = environment | dict.fromkeys(("HOST", "PORT", "INSTANCE"), "")  # which the sidecar fills in
+    listening = [*environment, "HOST", "PORT", "INSTANCE"]  # the last three are filled in by the sidecar
     Instance(
         name=name,
         service=service.name,

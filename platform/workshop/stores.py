@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from workshop import drivers, paths, postgres
+from workshop.docker import Container
 from workshop.files import write_atomically
 from workshop.ports import HOST
 from workshop.secrets import secret
@@ -114,15 +115,16 @@ def _redis(up: Up) -> Program:
     password = secret("REDIS_PASSWORD")
     host, port = up.host("queue"), up.ports["queue"]
     write_atomically(configuration, REDIS.format(host=host, port=port, password=password, folder=folder))
-    return drivers.server(up, "redis", ["redis-server", str(configuration)], [folder], host="queue")
+    return drivers.server(up, Container("redis", ["redis-server", str(configuration)], host=host, folders=[folder]))
 
 
 def _etcd(up: Up) -> Program:
     """The registry describes what runs, and at first nothing does: its folder is a new one at each `up`."""
     folder = paths.STORES / "etcd"
     folder.mkdir(parents=True, exist_ok=True)
-    command = etcd_command(folder, up.ports["registry"], up.ports["registry_peer"], up.host("registry"))
-    return drivers.server(up, "etcd", command, [folder], host="registry")
+    host = up.host("registry")
+    command = etcd_command(folder, up.ports["registry"], up.ports["registry_peer"], host)
+    return drivers.server(up, Container("etcd", command, host=host, folders=[folder]))
 
 
 def etcd_command(folder: Path, port: int, peer_port: int, host: str = HOST) -> list[str]:

@@ -82,7 +82,8 @@ def test_a_docker_that_hangs_is_not_waited_for(monkeypatch):
 
 def test_a_container_is_told_its_environment_by_name_and_nothing_else_of_ours():
     told = {"JWT_SECRET_KEY": "hidden", "PORT": ""}
-    words = docker.Docker().command("users_v1_abcd", ["serve"], told, image=("users", "v1"), host="$HOST")
+    container = docker.Container("users_v1_abcd", ["serve"], build=("users", "v1"), told=told, host="$HOST")
+    words = docker.Docker().command(container)
     named = [words[number + 1] for number, word in enumerate(words) if word == "--env"]
     assert named == ["JWT_SECRET_KEY", "PORT", "WORKSHOP_PLATFORM"]
     assert "hidden" not in " ".join(words)
