@@ -131,9 +131,9 @@ class Workshop:
         yield engine
         engine.dispose()
 
-    def processes(self) -> list[int]:
-        """Return every process that belongs to this workshop, whoever its parent is by now."""
-        mark = f"WORKSHOP_PLATFORM={self.run_folder}".encode()
+    def processes(self, variable: str = "WORKSHOP_PLATFORM") -> list[int]:
+        """Return every process that belongs to this workshop, as its environment says, whoever its parent is by now."""
+        mark = f"{variable}={self.run_folder}".encode()
         found = []
         for environ in Path("/proc").glob("[0-9]*/environ"):
             try:
@@ -155,14 +155,14 @@ class Workshop:
 
     def destroy(self) -> None:
         """End everything at once, by pid: how `down` ends it in good order is tested where that is the subject."""
-        if self.driver == "docker":
-            self.run("down", "--wipe")
         until(lambda: not self.kill_all(), 10, "all processes ended")
+        if self.driver == "docker":
+            self.run("down", "--wipe")  # containers and images
         shutil.rmtree(self.run_folder, ignore_errors=True)
 
     def kill_all(self) -> list[int]:
-        """Kill all processes, some of which may be starting others; return those there were."""
-        pids = self.processes()
+        """Kill all processes, which may be starting others, and commands that go on; return those there were."""
+        pids = self.processes() + self.processes("WORKSHOP_RUN_DIR")
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
