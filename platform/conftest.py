@@ -207,9 +207,11 @@ def copy_of_the_repository():
     for shared in (".venv", "node_modules"):
         (folder / "repository" / shared).symlink_to(REPOSITORY / shared)
     made = make_workshop(folder / "repository")
-    yield made
-    made.destroy()
-    shutil.rmtree(folder)
+    try:
+        yield made
+    finally:
+        made.destroy()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
