@@ -9,10 +9,12 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import requests
+from conftest import SITES
 from tests.privileges import as_root
 
 from workshop import binaries, ports, processes
@@ -21,6 +23,8 @@ from workshop.registry import Backend, Registry, Upstream
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+UP_TAKES = {("process", "stage0"): 6, ("process", "stage2"): 8, ("docker", "stage0"): 20, ("docker", "stage2"): 30}  # s
+MEMORY = 800  # MB
 BREAKING = ("from flask import Blueprint", "from flask import NoBlueprint")  # compiles, and fails when it is run
 
 
@@ -28,10 +32,8 @@ def listening_ports(pids) -> set[int]:
     return {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in pids}
 
 
-@pytest.mark.parametrize(("stage_name", "seconds", "megabytes"), [("stage0", 6, 800), ("stage2", 8, 800)])
-def test_up_after_a_down_is_quick_and_small_and_down_leaves_nothing(
-    workshop, print_figure, stage_name, seconds, megabytes
-):
+@pytest.mark.parametrize("stage_name", ["stage0", "stage2"])
+def test_up_after_a_down_is_quick_and_small_and_down_leaves_nothing(workshop, print_figure, stage_name):
     workshop.stage = stage_name
     workshop.up()
     workshop.run("down")
@@ -42,12 +44,14 @@ def test_up_after_a_down_is_quick_and_small_and_down_leaves_nothing(
     assert requests.get(status["url"], timeout=5).status_code == 200
     memory = processes.memory(processes.of(workshop.run_folder))
     print_figure(f"`up {stage_name}` after a `down`: {took:.1f} s, {memory:.0f} MB (PSS)")
-    assert took < seconds
-    assert memory < megabytes
+    assert took < UP_TAKES[workshop.driver, stage_name]
+    assert memory < MEMORY
 
-    pids = set(workshop.processes())
-    listening = listening_ports(pids)
-    assert len(listening) >= 6  # the page, internal, statistics, etcd, Redis, an instance
+    listening = listening_ports(set(workshop.processes())) | {
+        urlsplit(status[url]).port for url in ("url", "stats_url")
+    }
+    # The page, statistics, internal, etcd, Redis, an instance; of containers, only the first two are on this machine.
+    assert len(listening) >= {"process": 6, "docker": 2}[workshop.driver]
     started = time.monotonic()
     workshop.run("down")
     print_figure(f"`down` of {stage_name}: {time.monotonic() - started:.1f} s")
@@ -102,8 +106,8 @@ def test_an_interrupted_up_leaves_nothing_that_the_next_up_minds(workshop, until
 
 def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
     stores = workshop.up()["stores"]
-    used = [int(store["address"].split(":")[1]) for store in stores if ":" in store["address"]]
-    assert len(used) == 2 and all(ports.answers(port) for port in used)  # etcd and Redis
+    used = [urlsplit(f"//{store['address']}") for store in stores if ":" in store["address"]]
+    assert len(used) == 2 and all(ports.answers(address.port, address.hostname) for address in used)  # etcd and Redis
     (supervisord,) = [p for p in map(psutil.Process, workshop.processes()) if p.name() == "supervisord"]
     supervisord.kill()
     supervisord.wait(5)
@@ -111,7 +115,7 @@ def test_a_supervisor_that_was_killed_is_cleaned_up_after_by_down(workshop):
     assert "The process supervisor is gone" in workshop.run("status", expect=1).stderr
     assert "which nothing supervised any more" in workshop.run("down").stdout
     assert workshop.processes() == []
-    assert not any(ports.answers(port) for port in used)
+    assert not any(ports.answers(address.port, address.hostname) for address in used)
 
 
 def test_a_run_folder_that_was_removed_while_it_was_in_use(workshop):
@@ -245,7 +249,7 @@ def test_a_setting_that_was_given_at_up_holds_for_instances_that_come_later(stag
     stage.run("scale", "monolith=4")  # the tests gave LINK_ALLOWED_NETWORKS to `up`
 
     given = {psutil.Process(i["pid"]).environ()["LINK_ALLOWED_NETWORKS"] for i in stage.instances()}
-    assert given == {"127.0.0.0/8"}
+    assert given == {SITES[stage.driver]}
 
 
 def test_logs_shows_the_last_lines_of_a_service(stage):

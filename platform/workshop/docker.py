@@ -178,7 +178,8 @@ class Docker:
                 done = _docker("unpause", _name(name))
             case _:
                 done = _docker("kill", "--signal", sent.name, _name(name))
-        return done.returncode == 0
+        # "is not paused", "is already paused": then it is as it was to be.
+        return done.returncode == 0 or "paused" in done.stderr
 
     def end_left_over(self) -> list[str]:
         names = _labelled("ps", "--all", "--format", "{{.Names}}")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
 import psutil
@@ -78,6 +79,13 @@ def test_a_docker_that_hangs_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(subprocess, "run", hang)
     with pytest.raises(WorkshopError, match=r"Docker does not answer: .*timed out after 60 seconds"):
         docker.Docker().package("users", "v1", None, "0")
+
+
+def test_a_container_that_is_not_paused_may_be_told_to_go_on(answers):
+    answers["unpause"] = (1, "", "Error response from daemon: Container 0123 is not paused")
+    assert docker.Docker().signal("users_v1_abcd", 1, signal.SIGCONT)
+    answers["unpause"] = (1, "", "Error response from daemon: No such container: users_v1_abcd")
+    assert not docker.Docker().signal("users_v1_abcd", 1, signal.SIGCONT)
 
 
 def test_a_container_is_told_its_environment_by_name_and_nothing_else_of_ours():

@@ -35,6 +35,7 @@ THIRDS = tuple(
 )
 BARE = ["platform/tests/test_bare_debian.py", "platform/tests/test_bundle.py"]
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
+COMMANDS = tuple(f"platform/tests/test_{name}.py" for name in ("lifecycle", "stats", "broadcast", "vanished_clients"))
 DEMOS, STORES = "platform/stage2/test_demos.py", "platform/stage2/test_stores.py"
 ROLLOUT, CONTAINERS, ENGINE = (
     "platform/tests/test_rollout.py",
@@ -50,7 +51,7 @@ PARTS = {
     "docker": (
         ([ENGINE, *IN_CONTAINERS],),
         ([FAULTS, LOAD, ROLLOUT, "platform/stage2", CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS],),
-        ([CONTAINERS, *IN_CONTAINERS],),
+        ([CONTAINERS, *COMMANDS, *IN_CONTAINERS],),
     ),
     "exercises": (([EXERCISES, HARNESS],),),
     "readmes": (([README],), (["platform/exercises/test_readmes.py"],)),
