@@ -148,6 +148,7 @@ class Tokens:
         return [*statuses, self.client.delete("/api/tokens?all=no", headers=bearer(token)).status_code] == [401] * 3
 
 
+@pytest.mark.timeout(900)  # in containers, since an image is made at each step; as processes it takes two minutes
 def test_a_running_monolith_becomes_five_services_and_every_step_can_be_undone(stage0, print_figure, until):
     stage0.run("scale", "monolith=2", "worker=2")
     users, messages = fill(stage0)
