@@ -35,7 +35,10 @@ THIRDS = tuple(
 )
 BARE = ["platform/tests/test_bare_debian.py", "platform/tests/test_bundle.py"]
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
-COMMANDS = tuple(f"platform/tests/test_{name}.py" for name in ("lifecycle", "stats", "broadcast", "vanished_clients"))
+COMMANDS = tuple(
+    f"platform/tests/test_{name}.py"
+    for name in ("lifecycle", "postgres", "damaged_database", "full_disk", "stats", "broadcast", "vanished_clients")
+)
 DEMOS, STORES = "platform/stage2/test_demos.py", "platform/stage2/test_stores.py"
 ROLLOUT, CONTAINERS, ENGINE = (
     "platform/tests/test_rollout.py",
