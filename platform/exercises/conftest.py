@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import copy_of_the_repository
+from tests.workshops import copy_of_the_repository
 
 from workshop import checking, processes
 from workshop.registry import Registry

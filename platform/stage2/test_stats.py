@@ -1,7 +1,7 @@
 """The service in another language, beside the five: what it counts it asks of two of them."""
 
-from conftest import make_workshop
 from contract.conftest import Client
+from tests.workshops import make_workshop
 
 
 def test_stats_counts_messages_and_people_of_two_services(pytestconfig, until):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import make_workshop, until
 from tests.load import in_rotation
+from tests.workshops import make_workshop, until
 
 from workshop import lifecycle, paths, stores
 from workshop import stage as stage_file

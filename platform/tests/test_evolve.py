@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from contract.conftest import EXPANDED_WITHIN, Client, Site, bearer, serving
 from contract.test_page import LOST, Visitor, browser
 from playwright.sync_api import expect
 from sqlalchemy import text
 from tests.load import assert_flawless, summary
 from tests.terminal import Terminal
+from tests.workshops import REPOSITORY
 
 from workshop import evolution
 from workshop.probe import Probe

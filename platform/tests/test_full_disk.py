@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from conftest import make_workshop
 from tests.load import in_rotation
 from tests.privileges import as_root
+from tests.workshops import make_workshop
 
 from workshop import builds, paths, stage
 

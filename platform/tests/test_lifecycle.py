@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
-from conftest import SITES
 from tests.privileges import as_root
+from tests.workshops import SITES
 
 from workshop import binaries, ports, processes
 from workshop.registry import Backend, Registry, Upstream

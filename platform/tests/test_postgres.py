@@ -13,8 +13,8 @@ import psutil
 import psycopg
 import pytest
 import requests
-from conftest import NOT_COPIED, REPOSITORY, make_workshop
 from tests.load import pid_of, still_running, stopped, summary
+from tests.workshops import NOT_COPIED, REPOSITORY, make_workshop
 
 from workshop import lifecycle, paths, postgres, stores, supervisor
 from workshop import stage as stage_file

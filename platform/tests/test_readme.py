@@ -4,9 +4,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from conftest import until
 from tests.command_lines import in_text
 from tests.terminal import Terminal
+from tests.workshops import until
 
 from workshop import paths
 

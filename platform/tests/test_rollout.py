@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import pytest
 import requests
 import websocket
-from conftest import copy_of_the_repository
 from sqlalchemy import text
 from tests.load import Crowd, Watch, assert_flawless, in_rotation, summary
+from tests.workshops import copy_of_the_repository
 
 from workshop.probe import Probe
 
