@@ -82,7 +82,7 @@ def test_up_names_a_damaged_database_and_leaves_it_as_it_is(with_data, file, dam
     damaged = DAMAGES[damage](file.read_bytes())
     file.write_bytes(damaged)
 
-    message = with_data.run("up", "stage0", expect=1).stderr
+    message = with_data.run("up", "stage0", "--db", "sqlite", expect=1).stderr
     assert message.startswith(f"Error: {file} is damaged: ")
     assert "put a good copy in its place" in message
     assert with_data.processes() == []

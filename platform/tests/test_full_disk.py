@@ -87,6 +87,7 @@ def test_up_on_a_read_only_disk_says_so_and_doctor_says_what_to_do(workshop_on_d
     assert_nothing_is_left(workshop_on_disk)
     report = workshop_on_disk.run("doctor", expect=1).stdout
     assert "its disk is read-only\n  → have `WORKSHOP_RUN_DIR` name a folder of your own" in report
+    workshop_on_disk.disk.mount("remount,rw")
 
 
 def test_a_disk_that_fills_during_up_leaves_nothing(workshop_on_disk, until):
