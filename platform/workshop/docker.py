@@ -41,6 +41,7 @@ SPACE = 300  # MiB, once there are images
 TIMEOUT = 60  # seconds for any command of Docker's but a build; measured: 0.03 to 0.6
 BUILD_TIMEOUT = 600  # seconds; measured: 60
 LAST_LINES = 10  # of a build that failed
+AS_IT_WAS_TO_BE = ("is already paused", "is not paused")  # says Docker, to a `pause` or `unpause` too many
 LABEL = f"workshop={paths.RUN}"
 # Of another workshop on the same machine, everything has another name.
 PREFIX = f"workshop-{hashlib.sha256(str(paths.RUN).encode()).hexdigest()[:8]}"
@@ -178,8 +179,7 @@ class Docker:
                 done = _docker("unpause", _name(name))
             case _:
                 done = _docker("kill", "--signal", sent.name, _name(name))
-        # "is not paused", "is already paused": then it is as it was to be.
-        return done.returncode == 0 or "paused" in done.stderr
+        return done.returncode == 0 or any(words in done.stderr for words in AS_IT_WAS_TO_BE)
 
     def end_left_over(self) -> list[str]:
         names = _labelled("ps", "--all", "--format", "{{.Names}}")
