@@ -156,10 +156,11 @@ def test_a_pdf_that_cannot_be_written_is_refused(workshop, tmp_path):
 def test_what_a_slide_shows_of_a_terminal_is_what_one_sees(workshop, file):
     stage, _, transcript = file.read_text().partition("\n")
     workshop.stage = stage
-    workshop.up()
+    url = workshop.up()["url"].rstrip("/")
     commands = re.findall(r"(?m)^\$ (.*)\n((?:(?!\$ ).*\n?)*)", transcript)
     assert commands
     for command, shown in commands:
+        command = command.replace("http://127.0.0.1:8080", url)
         if command.startswith("./workshop logs"):  # an answer comes before the line about it
             wait_until(lambda shown=shown, command=command: holds(typed(workshop, command), shown), LOGGED_WITHIN)
         seen = typed(workshop, command)
@@ -169,7 +170,6 @@ def test_what_a_slide_shows_of_a_terminal_is_what_one_sees(workshop, file):
 def typed(workshop, command: str) -> str:
     """Type a command at the repository's root; return what comes, on a terminal of a slide's width."""
     environment = os.environ | {"WORKSHOP_RUN_DIR": str(workshop.run_folder), "COLUMNS": "84"}
-    command = command.replace("http://127.0.0.1:8080", workshop.url)
     result = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         cwd=workshop.repository,
