@@ -16,6 +16,7 @@ STAGE1 = (["stage1-strangler/monolith/tests"], ["stage1-strangler/bridge/tests"]
 STAGE2 = tuple(
     [f"stage2-microservices/{folder}/tests"] for folder in ("common", "ui", "tokens", "users", "messages", "socketio")
 )
+UNIT = ["platform/tests/unit"]
 CONTRACT, FAULTS, EVOLVE = "platform/contract", "platform/tests/test_faults.py", "platform/tests/test_evolve.py"
 LOAD = "platform/tests/test_under_load.py"
 ON_STAGE1, ON_STAGE2, ON_POSTGRES = ("--stage", "stage1"), ("--stage", "stage2"), ("--db", "postgres")
@@ -38,16 +39,17 @@ BARE = ["platform/tests/test_bare_debian.py", "platform/tests/test_bundle.py"]
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
 COMMANDS = tuple(
     f"platform/tests/test_{name}.py"
-    for name in ("lifecycle", "postgres", "damaged_database", "full_disk", "stats", "broadcast", "vanished_clients")
+    for name in ("lifecycle", "postgres", "damaged_database", "full_disk", "stats", "broadcast")
 )
 DEMOS, STORES = "platform/stage2/test_demos.py", "platform/stage2/test_stores.py"
+PARTIAL, STATS, STORM = (f"platform/stage2/test_{name}.py" for name in ("partial_failure", "stats", "storm"))
 ROLLOUT, CONTAINERS, ENGINE = (
     "platform/tests/test_rollout.py",
     "platform/docker/test_containers.py",
     "platform/docker/test_engine.py",
 )
 PARTS = {
-    "unit": ((*STAGE0, *STAGE1), STAGE2[:3], STAGE2[3:], (["platform/tests/unit"],)),
+    "unit": ((*STAGE0, *STAGE1), STAGE2[:3], STAGE2[3:], (UNIT,)),
     "stage0": (STAGE0,),
     "stage1": (STAGE1,),
     "stage2": (STAGE2[:3], STAGE2[3:]),
@@ -79,17 +81,17 @@ PARTS = {
 ALL = (
     (*STAGE0, *STAGE1),
     STAGE2[:3],
-    STAGE2[3:],
+    (*STAGE2[3:], UNIT),
     # What waits most of the time: for downloads; for keys and a browser; for an audience. The demonstrations are not
     # typed once more for the slides that show them.
     (
         BARE,
         [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"],
-        [DEMOS, *ON_STAGE2],
+        [DEMOS, STATS, PARTIAL, *ON_STAGE2],
     ),
     (
         [
-            *("platform/tests", CONTRACT, *(f"--ignore={file}" for file in (*BARE, README, SLIDES))),
+            *("platform/tests", CONTRACT, *(f"--ignore={file}" for file in (*BARE, README, SLIDES, *UNIT))),
             *("-k", f"not ({ACCIDENTS}) and (not test_rollout or {ROLLOUTS})"),
         ],
     ),
@@ -100,7 +102,7 @@ ALL = (
             *("-k", f"not ({SAME_IN_CONTAINERS}) and (not test_rollout or {ROLLED_IN_CONTAINERS})"),
         ],
     ),
-    (["platform/stage2", *ON_STAGE2, f"--ignore={DEMOS}", f"--ignore={STORES}"],),
+    ([STORM, *ON_STAGE2],),
     THIRDS,
     (
         [CONTRACT, *ON_STAGE1, EVOLVED, *WHAT_MAY_DIFFER],
