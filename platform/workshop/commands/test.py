@@ -42,7 +42,6 @@ COMMANDS = tuple(
     for name in ("lifecycle", "postgres", "damaged_database", "full_disk", "stats", "broadcast")
 )
 DEMOS, STORES = "platform/stage2/test_demos.py", "platform/stage2/test_stores.py"
-PARTIAL, STATS, STORM = (f"platform/stage2/test_{name}.py" for name in ("partial_failure", "stats", "storm"))
 ROLLOUT, CONTAINERS, ENGINE = (
     "platform/tests/test_rollout.py",
     "platform/docker/test_containers.py",
@@ -87,7 +86,7 @@ ALL = (
     (
         BARE,
         [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"],
-        [DEMOS, STATS, PARTIAL, *ON_STAGE2],
+        [DEMOS, *ON_STAGE2],
     ),
     (
         [
@@ -102,7 +101,7 @@ ALL = (
             *("-k", f"not ({SAME_IN_CONTAINERS}) and (not test_rollout or {ROLLED_IN_CONTAINERS})"),
         ],
     ),
-    ([STORM, *ON_STAGE2],),
+    (["platform/stage2", *ON_STAGE2, f"--ignore={DEMOS}", f"--ignore={STORES}"],),
     THIRDS,
     (
         [CONTRACT, *ON_STAGE1, EVOLVED, *WHAT_MAY_DIFFER],
