@@ -13,7 +13,6 @@ from workshop.probe import Probe
 
 LASTS = 60  # seconds
 EVERY = 1  # second
-LEAST = LASTS // 4  # kills; in containers those of a while ago are not back yet, and one of each is to stay
 FEW = 0.001  # of the GETs may fail
 
 
@@ -53,7 +52,7 @@ def test_a_minute_in_which_an_instance_is_killed_every_second_loses_nothing(stag
         f"{len(killed)} kills in {LASTS} s: {summary(ledger)}; listeners reconnected {ledger.reconnects} times; "
         f"{100 * failed / len(ledger.of('GET')):.2f} % of the GETs failed"
     )
-    assert len(killed) >= LEAST
+    assert len(killed) > LASTS / 2
     assert (ledger.is_counted, ledger.lost, ledger.doubled) == (True, [], [])
     assert failed < FEW * len(ledger.of("GET"))
     states = {p["name"]: p["statename"] for p in ask_supervisor(stage, "getAllProcessInfo")}

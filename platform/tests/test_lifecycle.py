@@ -8,20 +8,16 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import requests
 from tests.privileges import as_root
-from tests.workshops import SITES
+from tests.workshops import REPOSITORY, SITES
 
 from workshop import binaries, ports, processes
 from workshop.registry import Backend, Registry, Upstream
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 UP_TAKES = {("process", "stage0"): 6, ("process", "stage2"): 8, ("docker", "stage0"): 20, ("docker", "stage2"): 30}  # s
 MEMORY = 800  # MB
