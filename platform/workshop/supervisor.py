@@ -161,6 +161,8 @@ def restart(names: list[str]) -> None:
 
 def begin_to_stop(names: list[str]) -> None:
     """Have programs end, all at the same time, without waiting for it."""
+    starting = [process.pid for process in processes() if process.name in names and process.pid]
+    wait_until(lambda: not any(_is_only_forked(pid) for pid in starting), START_TIMEOUT)
     supervisord = _supervisord()
     for name in names:
         try:
@@ -203,6 +205,15 @@ def shut_down() -> None:
     supervisord = psutil.Process(_supervisord().getPID())
     _supervisord().shutdown()
     supervisord.wait(STOP_TIMEOUT)
+
+
+def _is_only_forked(pid: int) -> bool:
+    """Tell whether it is a copy of supervisord still, whose handlers would swallow a signal, not the program yet."""
+    try:
+        child = psutil.Process(pid)
+        return child.cmdline() == psutil.Process(child.ppid()).cmdline()
+    except psutil.NoSuchProcess:
+        return False  # it has ended
 
 
 def _supervisord():
