@@ -1,3 +1,10 @@
-from workshop.cli import main
+"""What `./workshop` runs."""
 
-main()
+import sys
+
+try:
+    from workshop.cli import main
+
+    main()
+except KeyboardInterrupt:  # while the modules load; once they have, click says the same
+    sys.exit("Aborted!")

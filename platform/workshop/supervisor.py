@@ -161,8 +161,8 @@ def restart(names: list[str]) -> None:
 
 def begin_to_stop(names: list[str]) -> None:
     """Have programs end, all at the same time, without waiting for it."""
-    starting = [process.pid for process in processes() if process.name in names and process.pid]
-    wait_until(lambda: not any(_is_only_forked(pid) for pid in starting), START_TIMEOUT)
+    pids = [process.pid for process in processes() if process.name in names and process.pid]
+    wait_until(lambda: not any(_is_only_forked(pid) for pid in pids), START_TIMEOUT)
     supervisord = _supervisord()
     for name in names:
         try:
