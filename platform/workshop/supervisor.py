@@ -20,7 +20,8 @@ SOCKET = paths.SUPERVISOR / "supervisor.sock"
 PROGRAMS = paths.SUPERVISOR / "programs"
 START_TIMEOUT = 5  # seconds for supervisord itself to answer; measured: 0.3
 STOP_TIMEOUT = 20  # seconds between the stop signal and SIGKILL: a sidecar drains for 8 and waits for its service for 5
-STOPPED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
+ENDED = ("STOPPED", "FATAL", "UNKNOWN")  # supervisord's states of a program that it does not start anew
+STOPPED = (*ENDED, "EXITED")
 # Characters of this socket's path: Linux allows 107. HAProxy's, with the process id and .tmp that it adds, has 13 more.
 LONGEST_SOCKET = 94
 # What a path may consist of that stands in the configuration files of supervisord, HAProxy, etcd, Redis and PostgreSQL.
@@ -119,7 +120,10 @@ def start() -> None:
         left_over.unlink()
     write_atomically(paths.SUPERVISOR / "supervisord.conf", CONFIGURATION)
     command = [paths.BIN / "supervisord", "-c", paths.SUPERVISOR / "supervisord.conf"]
-    started = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT, env=base_environment())
+    try:
+        started = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT, env=base_environment())
+    except subprocess.TimeoutExpired:
+        raise WorkshopError(f"The process supervisor does not start within {START_TIMEOUT} s: try again.") from None
     if started.returncode or not wait_until(is_running, START_TIMEOUT):
         raise WorkshopError(f"The process supervisor does not start: {(started.stderr or started.stdout).strip()}")
 
@@ -128,7 +132,7 @@ def is_running() -> bool:
     """Tell whether supervisord answers."""
     try:
         return _supervisord().getState()["statename"] == "RUNNING"
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, xmlrpc.client.Fault):  # a fault when it is just ending
         return False
 
 
@@ -161,8 +165,13 @@ def restart(names: list[str]) -> None:
 
 def begin_to_stop(names: list[str]) -> None:
     """Have programs end, all at the same time, without waiting for it."""
-    pids = [process.pid for process in processes() if process.name in names and process.pid]
-    wait_until(lambda: not any(_is_only_forked(pid) for pid in pids), START_TIMEOUT)
+
+    def can_be_told() -> bool:
+        # One that has ended by itself is not to be told anything: supervisord starts it anew, in this very moment.
+        ours = [process for process in processes() if process.name in names]
+        return not any(process.state == "EXITED" or _is_only_forked(process.pid) for process in ours)
+
+    wait_until(can_be_told, START_TIMEOUT)
     supervisord = _supervisord()
     for name in names:
         try:
@@ -174,9 +183,15 @@ def begin_to_stop(names: list[str]) -> None:
 
 def stop(names: list[str]) -> None:
     """End programs, all at the same time, and wait until they have ended."""
-    begin_to_stop(names)
+
+    def have_ended() -> bool:
+        left = [process for process in processes() if process.name in names and process.state not in ENDED]
+        # Again and again, for one that has ended by itself just before it was told to: it has been started anew.
+        begin_to_stop([process.name for process in left if process.state != "STOPPING"])
+        return not left
+
     # supervisord itself sends SIGKILL after STOP_TIMEOUT: what is left then cannot be ended by anybody.
-    if not wait_until(lambda: all(p.state in STOPPED for p in processes() if p.name in names), STOP_TIMEOUT + 5):
+    if not wait_until(have_ended, STOP_TIMEOUT + 5):
         raise WorkshopError(f"These do not end: {', '.join(names)}. See `./workshop logs`.")
 
 
@@ -194,7 +209,7 @@ def processes() -> list[Process]:
     """Return all programs, by name. Raises WorkshopError when supervisord is gone."""
     try:
         rows = _supervisord().getAllProcessInfo()
-    except OSError:
+    except (OSError, http.client.HTTPException, xmlrpc.client.Fault):  # as above
         raise WorkshopError("The process supervisor is gone: run `./workshop down`, then `up` again.") from None
     return sorted((Process(row["name"], row["statename"], row["pid"]) for row in rows), key=lambda p: p.name)
 
@@ -210,7 +225,7 @@ def shut_down() -> None:
 def _is_only_forked(pid: int) -> bool:
     """Tell whether it is a copy of supervisord still, whose handlers would swallow a signal, not the program yet."""
     try:
-        child = psutil.Process(pid)
+        child = psutil.Process(pid)  # 0, of one that does not run, is no process either
         return child.cmdline() == psutil.Process(child.ppid()).cmdline()
     except psutil.NoSuchProcess:
         return False  # it has ended
