@@ -469,6 +469,13 @@ def test_a_route_is_refused_to_who_does_not_serve_the_prefix(stage1):
     assert [service["routes"] for service in after["services"]] == [service["routes"] for service in before["services"]]
 
 
+def test_a_route_that_no_stage_declares_stands_in_the_way_of_no_step(stage0):
+    one_step(stage0, "stage1")
+    stage0.run("route", "/api/users/me", "monolith")
+    one_step(stage0, "stage1")
+    stage0.run("evolve", "--back", "--yes")
+
+
 def test_evolve_says_what_is_wrong(stage0):
     for arguments, sentence, status in [
         ((), "Name the stage to go to, or give --back", 2),

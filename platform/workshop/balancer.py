@@ -4,7 +4,7 @@
                                                        other services:  a reload
                                                        other instances: the Runtime API
 
-It never trusts its own memory of HAProxy's state: each pass compares what is wanted with what HAProxy reports,
+It never trusts its own memory of the instances: each pass compares those wanted with those that HAProxy reports,
 so a pass after any accident (HAProxy restarted, a command refused, this process killed) mends it.
 """
 
@@ -27,7 +27,8 @@ from workshop.registry import TTL, Backend, Registry, RegistryUnavailable, Snaps
 RECONCILE = 5  # seconds between two passes when nothing happens
 DRAIN_POLL = 0.02  # seconds between two looks at an instance that is finishing its requests
 RETRY = 0.5  # seconds between two attempts to reach a registry or an HAProxy that is away
-# Seconds after which no ordinary request can be in flight any more: HAProxy's `timeout server` is 4.5 s.
+# Seconds after which no ordinary request can be in flight any more: HAProxy's `timeout server` is 4.5 s. Only a long
+# poll of Socket.IO may take longer.
 LONGEST_REQUEST = 5
 
 log = logging.getLogger("balancer")
@@ -136,7 +137,9 @@ class Balancer:
         self.frontends = frontends
         self.folder = folder
         self.last_good = LastGood(folder / "last_good.json")
-        self.frame = haproxy.frame((folder / "haproxy.cfg").read_text())  # that HAProxy runs
+        # That HAProxy runs. Should we be killed between writing the file and the reload, a service that is gone, or its
+        # old `balance`, stays until the next reload; that HAProxy lacks a service is seen, and leads to one.
+        self.frame = haproxy.frame((folder / "haproxy.cfg").read_text())
         self.news: queue.SimpleQueue[Snapshot | None] = queue.SimpleQueue()  # None: the registry is away
         self.draining: dict[tuple[str, str], Leaving] = {}  # by service and instance
 
@@ -222,11 +225,11 @@ class Balancer:
         """Add, change and take out instances of one service until HAProxy has those wanted."""
         for name, upstream in service.upstreams.items():
             server = running.get(name)
+            self.draining.pop((service.name, name), None)  # should it have been leaving, it does no more
             if server is None:
                 self.runtime.add_server(service.name, name, upstream)
                 log.info("%s: in rotation at %s", name, upstream.address)
             elif server["addr"] != upstream.address or server["status"].startswith("MAINT"):
-                self.draining.pop((service.name, name), None)
                 self.runtime.move_server(service.name, name, upstream)
                 log.info("%s: in rotation again, at %s", name, upstream.address)
             elif server["weight"] != str(upstream.weight):

@@ -12,17 +12,16 @@ from collections.abc import Collection, Iterator
 import requests
 
 from workshop import evolution, haproxy, paths
+from workshop.balancer import LONGEST_REQUEST
 from workshop.errors import WorkshopError
 from workshop.haproxy import HAProxyUnavailable, Runtime, Session, prefix_key
 from workshop.lifecycle import ANSWER_TIMEOUT, Progress
-from workshop.registry import Backend, Registry, RegistryUnavailable, Snapshot, covers, owner
-from workshop.stage import PREFIX
+from workshop.registry import PREFIX, Backend, Registry, RegistryUnavailable, Snapshot, covers, owner
 from workshop.state import Up
 from workshop.waiting import wait_until
 
 IN_FORCE_TIMEOUT = 5  # seconds for a route to reach the map; measured: 0.02
 SETTLE_TIMEOUT = 10  # seconds: a client that is idle is let go after 5, `timeout http-keep-alive` in haproxy.cfg.j2
-LONGEST_REQUEST = 5  # seconds: `timeout server` is 4.5 there, only a long poll of Socket.IO may take longer
 HOLD = 2.0  # seconds after which writes that are held go on by themselves
 ROUTE_TIME = 0.5  # seconds of a hold that must be left for a route to come into force
 CLOSE_TIMEOUT = 10  # seconds until the last connection must be closed
@@ -38,7 +37,9 @@ def route(up: Up, prefix: str, service: str, say: Progress) -> None:
     snapshot = registry.snapshot()
     refuse_who_does_not_serve(snapshot, prefix, service)
     settle(say)
-    if owner_without_route(snapshot, prefix) == service and not up.is_on_the_way:
+    # On the way to the next stage, whatever a stage declares has a route, so that it stays where it is.
+    is_pinned = up.is_on_the_way and prefix in evolution.of(up).routes_at(up.steps)
+    if owner_without_route(snapshot, prefix) == service and not is_pinned:
         registry.remove_route(prefix)
     else:
         registry.set_route(prefix, service)
