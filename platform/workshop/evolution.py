@@ -129,9 +129,18 @@ def progress(up: Up) -> str:
 
 
 def current(up: Up) -> Stage:
-    """Return what is declared of that which is up: its stage or, on the way to the next one, what is there by now."""
+    """Return what is declared of that which is up: its stage or, on the way to the next one, what is there by now.
+
+    Raises WorkshopError when stage.toml has gained a service or a worker since the stage was brought up.
+    """
     if not up.is_on_the_way:
-        return stage.load(up.stage, up.counts)
+        declared = stage.load(up.stage, up.counts)
+        if gained := [name for name in declared.services | declared.workers if name not in up.counts]:
+            raise WorkshopError(
+                f"{up.stage} was brought up before its stage.toml had {', '.join(gained)}: "
+                f"`./workshop down`, then `./workshop up {up.stage}`, takes that in."
+            )
+        return declared
     way = of(up)
     reached = way.at(up.steps)
     if not up.has_begun:

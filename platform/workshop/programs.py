@@ -51,11 +51,12 @@ def canary(stage: Stage, service: Service, up: Up, weight: int) -> Program:
 
 def told(stage: Stage, service: Service, up: Up) -> dict[str, str]:
     """Return what the service's code is told, by its environment: as an instance, a worker or a migration."""
+    settings = service.chosen_settings() | up.settings  # which has none that stage.toml has gained since `up`
     return (
         {"PYTHONUNBUFFERED": "1"}
         | stores.environment(stage, service, up)
         | {name: secret(name) for name in service.secrets}
-        | {name: up.settings[name] for name in service.settings}
+        | {name: settings[name] for name in service.settings}
         | {"SERVICE": service.name, "VERSION": up.versions[service.name], "INTERNAL_URL": up.internal_url}
     )
 

@@ -10,7 +10,7 @@ from workshop.state import Up
 
 WAYS = [evolution.between(name) for name in list(stage.stages())[:-1]]
 each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.before.name}-{way.after.name}")
-UP = Up("stage0", "process", "sqlite", {}, {}, {}, {})
+UP = Up("stage0", "process", "sqlite", {}, {}, {"monolith": 1, "worker": 1, "beat": 1}, {})
 
 
 @each_way
@@ -66,6 +66,13 @@ def test_the_last_stage_is_the_end_of_the_way():
 def test_on_the_way_there_is_what_the_steps_have_added():
     assert set(evolution.current(UP).services) == {"monolith"}
     assert set(evolution.current(dataclasses.replace(UP, steps=1)).services) == {"monolith", "ui", "tokens"}
+
+
+def test_what_stage_toml_has_gained_since_the_stage_was_brought_up_is_named():
+    up = dataclasses.replace(UP, counts={"monolith": 1})
+
+    with pytest.raises(WorkshopError, match=r"before its stage\.toml had worker, beat: `./workshop down`, then"):
+        evolution.current(up)
 
 
 def test_of_a_step_that_has_begun_both_ends_are_there():
