@@ -4,9 +4,11 @@ import errno
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 
 import click
+import psutil
 
 from workshop.errors import WorkshopError
 from workshop.haproxy import HAProxyUnavailable
@@ -44,6 +46,10 @@ def main() -> None:
         away = WorkshopError(f"The platform does not answer: {error}. Try again in a few seconds.")
         away.show()
         sys.exit(away.exit_code)
+    except (subprocess.TimeoutExpired, psutil.TimeoutExpired) as error:
+        late = WorkshopError(f"The platform is too slow: {error}. `./workshop down` ends what runs, then try again.")
+        late.show()
+        sys.exit(late.exit_code)
     except OSError as error:
         if not is_refused(error):
             raise

@@ -93,7 +93,10 @@ def check(config: str, folder: Path) -> None:
     candidate = folder / "haproxy.cfg.new"
     write_atomically(candidate, config)
     command = ["haproxy", "-c", "-f", candidate]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise WorkshopError(f"HAProxy does not check {candidate} within {CHECK_TIMEOUT} s.") from None
     if result.returncode:
         raise WorkshopError(f"HAProxy does not accept {candidate}: {result.stderr.strip()}")
     candidate.unlink()
