@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from workshop import binaries, drivers, lifecycle, paths, ports, postgres, state, stores, supervisor
+from workshop import binaries, drivers, lifecycle, paths, ports, postgres, stage, state, stores, supervisor
 from workshop.errors import WorkshopError
 
 READY, MEND, ADMINISTRATOR = 0, 1, 2
@@ -270,8 +270,14 @@ def proxy(environment: dict[str, str]) -> Finding:
 
 def databases() -> list[Finding]:
     """Look whether what is kept is whole."""
-    is_migrated = any(paths.DATA.glob("*.migrated"))
-    problems = [stores.damage(file, is_migrated) for file in sorted(paths.DATA.glob("*.db"))]
+    in_use = {
+        file
+        for declared in (stage.read(name, folder) for name, folder in stage.stages().items())
+        for service in declared.services.values()
+        if lifecycle.migrated(service, "sqlite").exists()
+        for file in stores.sqlite_files(declared, service)
+    }
+    problems = [stores.damage(file, file in in_use) for file in sorted(paths.DATA.glob("*.db"))]
     return [Finding(MEND, problem, stores.REPAIR) for problem in problems if problem]
 
 

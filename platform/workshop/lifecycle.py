@@ -116,11 +116,11 @@ def refuse_damaged(stage: Stage) -> None:
     """Raise WorkshopError when an SQLite database is damaged: nothing is to be written into it."""
     for service in stage.services.values():
         for file in stores.sqlite_files(stage, service):
-            if file.exists() and (problem := stores.damage(file, is_migrated=_migrated(service, "sqlite").exists())):
+            if file.exists() and (problem := stores.damage(file, is_migrated=migrated(service, "sqlite").exists())):
                 raise WorkshopError(f"{problem}: {stores.REPAIR}.")
 
 
-def _migrated(service: Service, db: str) -> Path:
+def migrated(service: Service, db: str) -> Path:
     """Return the file that names the build to whose schema the service's database has been brought."""
     return stores.data_folder(db) / f"{service.name}.migrated"
 
@@ -186,7 +186,7 @@ def make_databases(stage: Stage, up: Up) -> None:
     new = postgres.make_databases(stores.databases(stage), up)
     for service in stage.services.values():
         if set(new) & set(stores.databases(stage, service)):
-            _migrated(service, up.db).unlink(missing_ok=True)
+            migrated(service, up.db).unlink(missing_ok=True)
 
 
 def _choose_ports(driver: str, port: int | None, say: Progress) -> dict[str, int]:
@@ -205,7 +205,7 @@ def _choose_ports(driver: str, port: int | None, say: Progress) -> dict[str, int
 def migrate(stage: Stage, service: Service, up: Up, say: Progress) -> None:
     """Bring the service's database to the schema of its build, once per build: one migrator, however many instances."""
     version = up.versions[service.name]
-    done = _migrated(service, up.db)
+    done = migrated(service, up.db)
     are_there = up.db == "postgres" or all(file.exists() for file in stores.sqlite_files(stage, service))
     if not service.migrate or (done.exists() and done.read_text() == version and are_there):
         return
@@ -243,9 +243,14 @@ def wait_until_up(stage: Stage, names: Collection[str], watched: Collection[str]
     Raises WorkshopError with the last lines of the log when one is not in time, or as soon as one of those `watched`
     has ended, although the supervisor would go on starting it.
     """
-    if not _wait_watching(lambda: not _not_up(stage, names), watched):
-        late = _not_up(stage, names)[0]
-        raise WorkshopError(f"{late} is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines(late)}")
+    late: list[str] = []
+
+    def are_up() -> bool:
+        late[:] = _not_up(stage, names)
+        return not late
+
+    if not _wait_watching(are_up, watched):
+        raise WorkshopError(f"{late[0]} is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines(late[0])}")
 
 
 def _wait_watching(condition: Callable[[], bool], watched: Collection[str]) -> bool | None:
