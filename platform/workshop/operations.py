@@ -11,12 +11,13 @@ from workshop.state import Up
 
 def scale(stage: Stage, up: Up, counts: dict[str, int], say: Progress) -> None:
     """Have so many instances of each service; new ones are in rotation before others begin to drain."""
+    for name in counts:
+        up.refuse_canary(name)
+        if any(process.state == "STOPPED" for process in processes_of(name)):
+            raise WorkshopError(f"{name} is stopped: `./workshop start {name}` comes first.")
     added, kept, removed = [], [], []
     for name, count in counts.items():
-        up.refuse_canary(name)
         ours = processes_of(name)
-        if any(process.state == "STOPPED" for process in ours):
-            raise WorkshopError(f"{name} is stopped: `./workshop start {name}` comes first.")
         states = {instance.id: instance.state for instance in status.instances(stage)[name]}
         # Those that serve stay, if others have to go.
         names = sorted((process.name for process in ours), key=lambda instance: states.get(instance) != "UP")

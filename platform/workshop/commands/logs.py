@@ -1,3 +1,4 @@
+import contextlib
 import time
 from pathlib import Path
 
@@ -22,8 +23,9 @@ def command(name: str, follow: bool) -> None:
     try:
         while follow:
             time.sleep(POLL)
-            for file in files(name):
-                shown[file] = show(file, shown.get(file, 0))
+            with contextlib.suppress(FileNotFoundError):  # `down --wipe` or the next `up` is just removing them
+                for file in files(name):
+                    shown[file] = show(file, shown.get(file, 0))
     except KeyboardInterrupt:
         pass  # the way to end it
 

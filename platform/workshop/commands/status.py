@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from workshop import evolution, state
+from workshop import evolution, state, supervisor
 from workshop import status as system_status
+from workshop.errors import WorkshopError
 
 INTERVAL = 0.5  # seconds between two looks with --watch
 COLOURS = {"UP": "green", "STARTING": "yellow", "DRAIN": "yellow", "DOWN": "red"}
@@ -28,6 +29,8 @@ def command(as_json: bool, watch: bool) -> None:
 
 def report() -> dict:
     up = state.load()  # at each look: what is up may be on its way to the next stage
+    if not supervisor.is_running() and (command := state.at_work()):
+        raise WorkshopError(f"{command} is at work, and nothing runs yet that could be shown: try again in a moment.")
     return system_status.report(evolution.current(up), up)
 
 
