@@ -19,7 +19,7 @@ from workshop.supervisor import Program
 INSTALLED = Path("/usr/lib/postgresql")  # <major version>/bin: Debian puts none of it on the PATH
 KEPT = paths.DATA / "postgres"  # what outlives `down`
 CLUSTER = KEPT / "cluster"
-# Where its socket is, in .run/, which is for its owner only. Four characters longer than the supervisor's: 104 at most.
+# Where its socket is, in .run/, which is for its owner only. Four characters longer than the supervisor's: 98 at most.
 SOCKETS = paths.STORES / "postgres"
 SUPERUSER = "postgres"
 # Names that a store cannot have: roles and databases that every PostgreSQL has, and what it takes for a keyword.

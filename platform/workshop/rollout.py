@@ -61,7 +61,7 @@ def canary(stage: Stage, up: Up, name: str, wanted: str | None, percent: int, sa
     service = stage.service(name)
     _refuse_stopped(name)
     if any(instance.version == up.canaries.get(name) for instance in _instances(stage, name)):
-        say(f"{name} has a canary already.")
+        say(f"{name} has a canary already, {up.canaries[name]}: it stays as it is.")
         return
     version = up.canaries.get(name) or wanted or builds.build(service)
     if version == up.versions[name]:

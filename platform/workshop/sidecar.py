@@ -122,7 +122,7 @@ class Sidecar:
                     self.stop()
                     return 0
             if self.failed_checks >= FAILED_CHECKS:
-                log.error("%s: no answer to %s health checks, killed", self.instance.name, FAILED_CHECKS)
+                log.error("%s: not healthy in %s checks in a row, killed", self.instance.name, FAILED_CHECKS)
                 break
         self.deregister()
         self.kill()

@@ -13,8 +13,6 @@ from workshop.errors import WorkshopError
 
 FILE = "stage.toml"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-PREFIX = re.compile(r"/[A-Za-z0-9._~/-]*")
-BALANCE = ("roundrobin", "leastconn", "source")
 STORE_KINDS = ("sql", "redis")
 RESERVED = registry.RESERVED | postgres.RESERVED | {"etcd", "redis", "haproxy", "balancer", "supervisord"}
 
@@ -181,7 +179,7 @@ class Reader:
             command=self.words(where, table, "command"),
             routes=self.prefixes(where, table, "routes"),
             sticky=self.prefixes(where, table, "sticky", []),
-            balance=self.choice(where, table, "balance", BALANCE, "roundrobin"),
+            balance=self.choice(where, table, "balance", registry.BALANCE, "roundrobin"),
             instances=self.count(where, table),
             optional=self.truth(where, table, "optional"),
             migrate=self.words(where, table, "migrate", []),
@@ -251,7 +249,7 @@ class Reader:
     def prefixes(self, where: str, table: dict, key: str, default: list | None = None) -> list[str]:
         value = self.words(where, table, key, default)
         for prefix in value:
-            if not PREFIX.fullmatch(prefix):
+            if not registry.PREFIX.fullmatch(prefix):
                 self.wrong(where, key, f"{prefix!r} is no path prefix: allowed is something like /api/users")
         return value
 
