@@ -156,6 +156,22 @@ def test_without_socketio_the_page_polls_and_its_banner_says_so(stage, visit, te
     expect(here.message(f"pushed {text}")).to_be_visible()
 
 
+def test_an_account_that_is_created_without_tokens_can_be_signed_in_to_later(stage, visit, text):
+    visitor, nickname = visit(), text.replace(" ", "-")
+    with stopped(stage, "tokens"):
+        visitor.enter("Create account", nickname)
+        expect(visitor.page.get_by_role("alert")).to_contain_text("Your account is created")
+    visitor.enter("Sign in", nickname)
+    expect(visitor.draft).to_be_focused()
+
+
+def test_a_page_that_was_opened_without_users_knows_them_soon_after_they_are_back(stage, ann, visit):
+    with stopped(stage, "users"):
+        visitor = visit()
+        visitor.wait_for_socket()
+    expect(visitor.page.locator("#people")).to_contain_text(ann.nickname, timeout=8_000)
+
+
 def test_without_users_a_page_that_is_opened_shows_the_messages(stage, ann, visit, text):
     ann.say(text)
     with stopped(stage, "users"):

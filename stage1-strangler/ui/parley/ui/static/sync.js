@@ -4,7 +4,7 @@ import { ApiError } from "./api.js";
 
 const OVERLAP = 5; // s: clocks differ a little, and the second read last may not have been over
 const EVERY = 30_000; // ms, while pushes arrive
-const EVERY_WITHOUT_SOCKET = 3_000; // ms, while they do not
+const SOON = 3_000; // ms, while they do not, and after an attempt that failed
 const PRESENCE_GRACE = 5_000; // ms: a socket back within this was not missed by the server either
 const IDS_PER_REQUEST = 100;
 
@@ -52,7 +52,7 @@ export class Sync extends EventTarget {
       this.error = error;
     } finally {
       this.#running = false;
-      const pause = this.connection.connected ? EVERY : EVERY_WITHOUT_SOCKET;
+      const pause = this.connection.connected && !this.error ? EVERY : SOON;
       this.#timer = setTimeout(() => this.run(), this.#again ? 0 : pause);
       this.dispatchEvent(new Event("change"));
     }

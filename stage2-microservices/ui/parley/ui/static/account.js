@@ -34,7 +34,10 @@ export function showAccount({ session, store, api, say }) {
     const credentials = { nickname: nickname.value, password: password.value };
     if (create) await api.post("/api/users", credentials);
     const headers = { Authorization: basic(credentials.nickname, credentials.password) };
-    const { token } = await api.post("/api/tokens", null, headers);
+    const { token } = await api.post("/api/tokens", null, headers).catch((failure) => {
+      if (create) failure.message = "Your account is created, but signing in failed: choose “Sign in” in a few seconds.";
+      throw failure;
+    });
     password.value = "";
     session.begin(token);
     byId("draft").focus();
