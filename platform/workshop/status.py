@@ -122,11 +122,13 @@ def _instance_state(process: supervisor.Process, server: dict[str, str] | None) 
 
 
 def _worker_state(process: supervisor.Process) -> str:
-    return {"RUNNING": "UP", "STOPPING": "DRAIN"}.get(process.state) or _supervised_state(process)
+    return "UP" if process.state == "RUNNING" else _supervised_state(process)
 
 
 def _supervised_state(process: supervisor.Process) -> str:
     """Return the state of what is not in rotation."""
+    if process.state == "STOPPING":
+        return "DRAIN"
     return "DOWN" if process.state in supervisor.STOPPED else "STARTING"
 
 
