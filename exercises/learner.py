@@ -94,7 +94,7 @@ def refuse_todo(file: Path) -> None:
     """Raise NotYet, with its text, as long as there is a TODO in a file."""
     for number, line in enumerate(file.read_text().splitlines(), 1):
         if "TODO" in line:
-            left = line[line.index("TODO") :].rstrip('")*/ ')
+            left = line[line.index("TODO") :].rstrip('"),]*/ ')
             raise NotYet(f"there is one left in {file.name}, line {number}. {left}")
 
 

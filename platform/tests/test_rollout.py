@@ -407,7 +407,7 @@ def test_an_upgrade_while_another_one_is_running_is_refused_and_names_it(deploye
     lock = deployed.workshop.run_folder / "lock"
     until(lambda: f"process {first.pid}" in lock.read_text(), 10, "the first one is at work")
     message = deployed.run("upgrade", deployed.service, expect=1).stderr
-    assert f"`./workshop upgrade {deployed.service} (process {first.pid})` is at work" in message
+    assert f"`./workshop upgrade {deployed.service}` (process {first.pid}) is at work" in message
     _, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
 

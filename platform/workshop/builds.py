@@ -56,7 +56,10 @@ def build(service: Service) -> str:
             shutil.copyfile(source, half_made / inside)
         # Compiled here once, not by every instance at its start.
         if not compileall.compile_dir(half_made, quiet=1):
-            raise WorkshopError(f"The code of {service.name} does not compile: correct the file named above.")
+            raise WorkshopError(
+                f"The code of {service.name} does not compile: correct the file named above, whose original is in "
+                f"{service.folder}."
+            )
         (half_made / DIGEST).write_text(code)
         package(service.name, version, half_made, code)
         os.rename(half_made, target)

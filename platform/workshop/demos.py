@@ -118,7 +118,7 @@ def kill(stage: Stage, service: Service) -> list[Step]:
 def upgrade(stage: Stage, service: Service) -> list[Step]:
     name, version = service.name, build_with(service, ANOTHER)
     return [
-        Step("Three instances of the version that runs.", f"scale {name}=3", "the names: they end with the version."),
+        Step("Three instances of the version that runs.", f"scale {name}=3", "the names: the version is in them."),
         Step(
             f"{version} takes over: start one, wait until it serves, drain and stop an old one; and so on.",
             f"upgrade {name} --to {version}",

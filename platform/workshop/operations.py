@@ -36,7 +36,7 @@ def scale(stage: Stage, up: Up, counts: dict[str, int], say: Progress) -> None:
     up.save()
     remove(removed)
     for name, count in counts.items():
-        say(f"{name}: {count} in rotation")
+        say(f"{name}: {count} {'in rotation' if name in stage.services else 'at work'}")
 
 
 def kill(stage: Stage, target: str, sent: signal.Signals, say: Progress) -> None:

@@ -68,7 +68,8 @@ def canary(stage: Stage, up: Up, name: str, wanted: str | None, percent: int, sa
         raise WorkshopError(f"{name} runs {version}, there is nothing to try out: change its code first.")
     if any(instance.version != up.versions[name] for instance in _instances(stage, name)):
         raise WorkshopError(
-            f"An upgrade of {name} was interrupted: `./workshop upgrade {name}` or `./workshop rollback {name}` first."
+            f"An upgrade of {name} was interrupted: `./workshop upgrade {name} --to {up.versions[name]}` or "
+            f"`./workshop rollback {name}` comes first."
         )
     weight = weight_for(percent, _weights(name))
     tried = dataclasses.replace(up, versions=up.versions | {name: version})

@@ -18,10 +18,10 @@ def run_folder(tmp_path, monkeypatch):
 
 def test_a_command_is_refused_and_told_who_is_at_work():
     with state.locked("up stage0"):
-        refused = pytest.raises(WorkshopError, match=r"`./workshop up stage0 \(process \d+\)` is at work")
+        refused = pytest.raises(WorkshopError, match=r"`./workshop up stage0` \(process \d+\) is at work")
         with refused, state.locked("down"):
             pass
-        assert state.at_work().startswith("`./workshop up stage0 (process ")
+        assert state.at_work().startswith("`./workshop up stage0` (process ")
     assert state.at_work() is None
 
 

@@ -15,7 +15,10 @@ def command(wanted: tuple[str, ...]) -> None:
     with state.locked("scale"):
         up = state.load()
         current = evolution.current(up)
-        operations.scale(current, up, dict(parse(current, word) for word in wanted), click.echo)
+        counts = dict(parse(current, word) for word in wanted)
+        if len(counts) < len(wanted):
+            raise click.UsageError("Name each SERVICE once.")
+        operations.scale(current, up, counts, click.echo)
 
 
 def parse(current: stage.Stage, word: str) -> tuple[str, int]:
