@@ -190,7 +190,7 @@ def test_down_leaves_no_process_and_a_database_that_was_removed_is_made_again(on
 
 def test_each_kind_of_database_has_a_mark_of_its_own_that_it_is_migrated():
     service = next(iter(stage_file.load("stage0").services.values()))
-    assert lifecycle._migrated(service, "sqlite") != lifecycle._migrated(service, "postgres")
+    assert lifecycle.migrated(service, "sqlite") != lifecycle.migrated(service, "postgres")
 
 
 def test_databases_of_a_version_that_is_not_installed_are_refused(monkeypatch, tmp_path):
