@@ -12,8 +12,7 @@ from learner import Program
 from workshop.exercises import shown
 from workshop.ports import HOST, free_port
 from workshop.probe import session
-from workshop.registry import owner
-from workshop.stage import PREFIX
+from workshop.registry import PREFIX, owner
 from workshop.verdict import CannotCheck, Hop, expect
 from workshop.waiting import wait_until
 

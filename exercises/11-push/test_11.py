@@ -10,8 +10,8 @@ import socketio
 from workshop import paths
 from workshop.ports import HOST, free_port
 from workshop.probe import TIMEOUT, session
+from workshop.registry import BALANCE
 from workshop.sidecar import Instance
-from workshop.stage import BALANCE
 from workshop.verdict import Hop, Wrong, expect
 from workshop.waiting import wait_until
 

@@ -23,8 +23,8 @@ from workshop.exercises import shown
 from workshop.ports import HOST, free_port
 from workshop.probe import session
 from workshop.processes import base_environment
-from workshop.registry import covers
-from workshop.stage import NAME, PREFIX, RESERVED
+from workshop.registry import PREFIX, covers
+from workshop.stage import NAME, RESERVED
 from workshop.verdict import CannotCheck, Hop, expect
 
 PATH = "/api/words"
