@@ -138,7 +138,7 @@ def locked(what: str):
     paths.RUN.mkdir(mode=0o700, parents=True, exist_ok=True)  # databases, logs and secrets: nobody else's business
     with _open_lock() as file:
         if not wait_until(lambda: _lock(file, fcntl.LOCK_EX), PATIENCE):
-            raise WorkshopError(f"{file.read()} is at work: try again when it is done.")
+            raise WorkshopError(f"{_holder(file)} is at work: try again when it is done.")
         with contextlib.suppress(OSError):  # on a full disk, the next one is not told our name: `down` must work there
             paths.LOCK.write_text(f"`./workshop {what}` (process {os.getpid()})")
         yield
@@ -149,7 +149,12 @@ def at_work() -> str | None:
     if not paths.LOCK.exists():
         return None
     with _open_lock() as file:
-        return None if _lock(file, fcntl.LOCK_SH) else file.read()
+        return None if _lock(file, fcntl.LOCK_SH) else _holder(file)
+
+
+def _holder(file: TextIO) -> str:
+    """Return the command that has the lock; on a full disk, it could not write its name."""
+    return file.read() or "another command"
 
 
 def _open_lock() -> TextIO:

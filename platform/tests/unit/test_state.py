@@ -25,6 +25,12 @@ def test_a_command_is_refused_and_told_who_is_at_work():
     assert state.at_work() is None
 
 
+def test_who_is_at_work_and_could_not_write_its_name_is_at_work_all_the_same():
+    with state.locked("up stage0"):
+        paths.LOCK.write_text("")
+        assert state.at_work() == "another command"
+
+
 def test_a_command_waits_for_somebody_who_only_looks():
     with state.locked("down"):
         pass
