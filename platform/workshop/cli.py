@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import NoReturn
 
 import click
 import psutil
@@ -43,19 +44,20 @@ def main() -> None:
     try:
         cli(prog_name="./workshop")
     except (RegistryUnavailable, HAProxyUnavailable) as error:
-        away = WorkshopError(f"The platform does not answer: {error}. Try again in a few seconds.")
-        away.show()
-        sys.exit(away.exit_code)
+        end(f"The platform does not answer: {error}. Try again in a few seconds.")
     except (subprocess.TimeoutExpired, psutil.TimeoutExpired) as error:
-        late = WorkshopError(f"The platform is too slow: {error}. `./workshop down` ends what runs, then try again.")
-        late.show()
-        sys.exit(late.exit_code)
+        end(f"The platform is too slow: {error}. `./workshop down` ends what runs, then try again.")
     except OSError as error:
         if not is_refused(error):
             raise
-        refused = WorkshopError(f"A file could not be read or written: {error}. `./workshop doctor` says what to do.")
-        refused.show()
-        sys.exit(refused.exit_code)
+        end(f"A file could not be read or written: {error}. `./workshop doctor` says what to do.")
+
+
+def end(sentence: str) -> NoReturn:
+    """Say it and exit, as click does with a WorkshopError that a command raises."""
+    error = WorkshopError(sentence)
+    error.show()
+    sys.exit(error.exit_code)
 
 
 def is_refused(error: OSError) -> bool:

@@ -243,13 +243,8 @@ def wait_until_up(stage: Stage, names: Collection[str], watched: Collection[str]
     Raises WorkshopError with the last lines of the log when one is not in time, or as soon as one of those `watched`
     has ended, although the supervisor would go on starting it.
     """
-    late: list[str] = []
-
-    def are_up() -> bool:
-        late[:] = _not_up(stage, names)
-        return not late
-
-    if not _wait_watching(are_up, watched):
+    in_time = _wait_watching(lambda: not _not_up(stage, names), watched)
+    if not in_time and (late := _not_up(stage, names)):
         raise WorkshopError(f"{late[0]} is not up after {START_TIMEOUT} s. Its last lines:\n{last_lines(late[0])}")
 
 

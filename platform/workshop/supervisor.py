@@ -22,6 +22,8 @@ START_TIMEOUT = 5  # seconds for supervisord itself to answer; measured: 0.3
 STOP_TIMEOUT = 20  # seconds between the stop signal and SIGKILL: a sidecar drains for 8 and waits for its service for 5
 ENDED = ("STOPPED", "FATAL", "UNKNOWN")  # supervisord's states of a program that it does not start anew
 STOPPED = (*ENDED, "EXITED")
+# What a look at supervisord raises when it is gone; the last one when it is just ending.
+GONE = (OSError, http.client.HTTPException, xmlrpc.client.Fault)
 # Characters of this socket's path: Linux allows 107. HAProxy's, with the process id and .tmp that it adds, has 13 more.
 LONGEST_SOCKET = 94
 # What a path may consist of that stands in the configuration files of supervisord, HAProxy, etcd, Redis and PostgreSQL.
@@ -132,7 +134,7 @@ def is_running() -> bool:
     """Tell whether supervisord answers."""
     try:
         return _supervisord().getState()["statename"] == "RUNNING"
-    except (OSError, http.client.HTTPException, xmlrpc.client.Fault):  # a fault when it is just ending
+    except GONE:
         return False
 
 
@@ -187,7 +189,8 @@ def stop(names: list[str]) -> None:
     def have_ended() -> bool:
         left = [process for process in processes() if process.name in names and process.state not in ENDED]
         # Again and again, for one that has ended by itself just before it was told to: it has been started anew.
-        begin_to_stop([process.name for process in left if process.state != "STOPPING"])
+        if untold := [process.name for process in left if process.state != "STOPPING"]:
+            begin_to_stop(untold)
         return not left
 
     # supervisord itself sends SIGKILL after STOP_TIMEOUT: what is left then cannot be ended by anybody.
@@ -209,7 +212,7 @@ def processes() -> list[Process]:
     """Return all programs, by name. Raises WorkshopError when supervisord is gone."""
     try:
         rows = _supervisord().getAllProcessInfo()
-    except (OSError, http.client.HTTPException, xmlrpc.client.Fault):  # as above
+    except GONE:
         raise WorkshopError("The process supervisor is gone: run `./workshop down`, then `up` again.") from None
     return sorted((Process(row["name"], row["statename"], row["pid"]) for row in rows), key=lambda p: p.name)
 
