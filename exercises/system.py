@@ -22,7 +22,7 @@ from workshop import builds, checking, evolution, paths, processes, state, super
 from workshop.counters import LINE
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.probe import Load, Probe, session, sign_up
-from workshop.registry import Registry, RegistryUnavailable
+from workshop.registry import Registry, RegistryUnavailable, client_files
 from workshop.sidecar import Instance
 from workshop.verdict import CannotCheck, Hop, NotYet, Wrong
 from workshop.waiting import wait_until
@@ -77,6 +77,13 @@ class Person:
         return answer.json()
 
 
+def registry_session() -> requests.Session:
+    """Return what sends requests to etcd itself, with the client's certificate."""
+    http = session()
+    http.verify, http.cert = client_files()
+    return http
+
+
 class System:
     """What is up, in the learner's own run folder."""
 
@@ -86,6 +93,7 @@ class System:
         self.url = self.up.url.rstrip("/")
         self.internal_url = self.up.internal_url
         self.registry = self.up.registry
+        self.registry_url = f"https://{self.registry}"
         self.etcd = Registry(self.registry)
         self.haproxy = Runtime(paths.HAPROXY)
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from system import registry_session
 
 from workshop import paths
 from workshop.ports import HOST, free_port
@@ -18,6 +19,7 @@ from workshop.waiting import wait_until
 
 TINY_SERVICE = paths.REPOSITORY / "platform" / "tests" / "tiny_service.py"
 PROGRAM = ".venv/bin/python work/04-heartbeat/registrar.py"
+TLS = "--cacert .run/certificates/ca.pem --cert .run/certificates/client.pem"  # what curl needs to ask the registry
 START_TIMEOUT = 10  # seconds for a Python program to start and to make its first call; measured: 0.3
 ASK_TIMEOUT = 5  # seconds for a question of the check's own; loopback needs milliseconds
 LEAVE_TIMEOUT = 2  # seconds between SIGTERM and the end of the key
@@ -28,7 +30,7 @@ class Key:
     """The key that a registrar is to write, under names that only this check knows, and what etcd says of it."""
 
     def __init__(self, stage):
-        self.registry = stage.registry
+        self.keys = f"{stage.registry_url}/v2/keys"
         self.service = f"heartbeat{secrets.token_hex(3)}"
         self.instance = f"{self.service}_v1_{secrets.token_hex(2)}"
         self.address = f"{HOST}:{free_port()}"
@@ -36,9 +38,8 @@ class Key:
 
     def node(self) -> dict:
         """Return etcd's own words: value, ttl …; empty when there is no such key."""
-        with requests.Session() as http:
-            http.trust_env = False
-            answer = http.get(f"http://{self.registry}/v2/keys{self.path}", timeout=ASK_TIMEOUT)
+        with registry_session() as http:
+            answer = http.get(f"{self.keys}{self.path}", timeout=ASK_TIMEOUT)
         return answer.json()["node"] if answer.ok else {}
 
     def ttl(self) -> int:
@@ -47,21 +48,27 @@ class Key:
 
     def next_change(self, timeout: float) -> str:
         """Return what those who watch the key are told of its next change, in etcd's word; empty if they are not."""
-        with requests.Session() as http, contextlib.suppress(requests.RequestException):
-            http.trust_env = False
-            return http.get(f"http://{self.registry}/v2/keys{self.path}?wait=true", timeout=timeout).json()["action"]
+        with registry_session() as http, contextlib.suppress(requests.RequestException):
+            return http.get(f"{self.keys}{self.path}?wait=true", timeout=timeout).json()["action"]
         return ""
 
     def look(self, then: str = "sleep 1; curl", query: str = "") -> str:
         """Return a command that starts the learner's registrar, and what follows; `curl` shows its key."""
-        curl = f"curl -s -m 5 'http://{self.registry}/v2/keys/services/shop/upstream/shop_v1_mine{query}'"
-        return f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 {self.registry} & {then.replace('curl', curl)}; kill $!"
+        curl = f"curl -s -m 5 {TLS} '{self.keys}/services/shop/upstream/shop_v1_mine{query}'"
+        etcd = self.keys.removesuffix("/v2/keys")
+        started = f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 {etcd} .run/certificates"
+        return f"{started} & {then.replace('curl', curl)}; kill $!"
+
+
+def start_registrar(learner, service: str, instance: str, address: str, etcd: str):
+    """Start the learner's program."""
+    return learner.start("registrar.py", service, instance, address, etcd, paths.CERTIFICATES)
 
 
 @contextlib.contextmanager
 def registrar(learner, stage, key):
     """Yield the learner's registrar at work; afterwards nothing of it is left in the registry."""
-    program = learner.start("registrar.py", key.service, key.instance, key.address, stage.registry)
+    program = start_registrar(learner, key.service, key.instance, key.address, stage.registry_url)
     try:
         yield program
     finally:
@@ -84,7 +91,7 @@ def expect_key(program, key, stage) -> None:
         hop=Hop.REGISTRY,
         seen=f"below /services: {' '.join(stage.keys('/services')) or 'nothing'}",
         expected=key.path,
-        show=f"ETCDCTL_API=2 etcdctl --endpoints http://{stage.registry} ls -r -p /services",
+        show="./workshop etcdctl ls -r -p /services",
         log=program.output(),
     )
 
@@ -218,8 +225,8 @@ def test_a_registry_that_says_nothing_is_asked_again(learner, stage):
     connections = []
     with socket.create_server((HOST, 0)) as silent:
         silent.setblocking(False)
-        address = f"{HOST}:{silent.getsockname()[1]}"
-        program = learner.start("registrar.py", "shop", "shop_v1_mine", f"{HOST}:{free_port()}", address)
+        address = f"https://{HOST}:{silent.getsockname()[1]}"
+        program = start_registrar(learner, "shop", "shop_v1_mine", f"{HOST}:{free_port()}", address)
 
         def was_asked_twice() -> bool:
             with contextlib.suppress(BlockingIOError):  # nobody has connected since we looked
@@ -236,7 +243,7 @@ def test_a_registry_that_says_nothing_is_asked_again(learner, stage):
         seen=f"{len(connections)} call within {PATIENCE} s",
         expected="the call given up after 2 s, and another one",
         show=".venv/bin/python -c 'import socket; s = socket.create_server((\"127.0.0.1\", 9001)); input()'\n"
-        f"and, beside it, {PROGRAM} shop shop_v1_mine 127.0.0.1:9000 127.0.0.1:9001",
+        f"and, beside it, {PROGRAM} shop shop_v1_mine 127.0.0.1:9000 https://127.0.0.1:9001 .run/certificates",
         log=program.output(),
     )
 
@@ -267,7 +274,6 @@ def test_a_restart_of_the_registry_is_survived(learner, stage):
             hop=Hop.REGISTRY,
             seen=f"no key {HEARTBEAT + 2} s after it was removed",
             expected=f"{key.path} again, at the next heartbeat",
-            show="while your registrar runs, "
-            f"curl -s -X DELETE http://{stage.registry}/v2/keys/services/shop/upstream/shop_v1_mine",
+            show="while your registrar runs, ./workshop etcdctl rm /services/shop/upstream/shop_v1_mine",
             log=program.output(),
         )

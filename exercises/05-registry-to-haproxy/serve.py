@@ -15,6 +15,7 @@ import requests
 from manager import HAPROXY, Backend, Rejected, apply, render
 
 from workshop.ports import answers
+from workshop.registry import client_files
 from workshop.waiting import wait_until
 
 PAUSE = 0.5  # seconds between two looks at the registry; the real manager is woken by it
@@ -43,7 +44,8 @@ def read(etcd: str) -> dict[str, Backend]:
     """Return the services that stand in the registry, as they stand there."""
     with requests.Session() as http:
         http.trust_env = False  # a proxy from the environment has no business on loopback
-        answer = http.get(f"http://{etcd}/v2/keys/services", params={"recursive": "true"}, timeout=TIMEOUT)
+        http.verify, http.cert = client_files()  # without a certificate, etcd refuses the connection
+        answer = http.get(f"https://{etcd}/v2/keys/services", params={"recursive": "true"}, timeout=TIMEOUT)
     answer.raise_for_status()
     services: dict[str, Backend] = {}
     for key, value in _leaves(answer.json()["node"]):

@@ -64,10 +64,9 @@ def test_the_routes_can_be_followed(learner, stage):
         show=f"cat {shown(learner.path('service.toml'))}",
     )
     if stage.keys("/services/ui/"):
-        etcdctl = f"ETCDCTL_API=2 etcdctl --endpoints http://{stage.registry}"
         raise CannotCheck(
             "a service ui is registered already, by hand perhaps: `./workshop route / monolith`, end it, and take its "
-            f"keys away with `{etcdctl} rm --recursive /services/ui`."
+            "keys away with `./workshop etcdctl rm --recursive /services/ui`."
         )
 
 

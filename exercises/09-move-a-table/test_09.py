@@ -247,7 +247,7 @@ def must_answer(service: str, writers: "Writers", stage, sentence: str) -> None:
         hop=Hop.BALANCER,
         seen=f"the last answers are from {', '.join(last)}",
         expected=f"from {service}",
-        show=f"ETCDCTL_API=2 etcdctl --endpoints http://{stage.registry} ls -r /routes",
+        show="./workshop etcdctl ls -r /routes",
     )
 
 

@@ -219,10 +219,9 @@ def test_its_name_and_its_routes_are_its_own(service, stage):
         show="./workshop status",
     )
     if stage.keys(f"/services/{service.name}/"):
-        etcdctl = f"ETCDCTL_API=2 etcdctl --endpoints http://{stage.registry}"
         raise CannotCheck(
             f"a service {service.name} is registered already, by hand perhaps: end it, and take its keys away with "
-            f"`{etcdctl} rm --recursive /services/{service.name}`."
+            f"`./workshop etcdctl rm --recursive /services/{service.name}`."
         )
 
 

@@ -9,7 +9,6 @@ import pytest
 from tests.workshops import copy_of_the_repository
 
 from workshop import checking, processes
-from workshop.registry import Registry
 from workshop.waiting import wait_until
 
 collect_ignore = ["99-adding"]
@@ -37,11 +36,10 @@ def git(workshop, *words: str) -> str:
 def what_is_there(workshop) -> dict:
     """Return all that a check has to leave as it was."""
     status = workshop.status()
-    registry = next(store["address"] for store in status["stores"] if store["name"] == "registry")
     return {
         "tree": git(workshop, "status", "--porcelain"),
         "services": [(s["name"], s["routes"], s["version"], len(s["instances"])) for s in status["services"]],
-        "registry": sorted(key for key in Registry(registry).entries() if not re.search("/(upstream|drained)/", key)),
+        "registry": sorted(key for key in workshop.registry().entries() if not re.search("/(upstream|drained)/", key)),
         "processes": len(workshop.processes()),
     }
 

@@ -107,7 +107,7 @@ class Learner:
         if re.search(r"\bADDRESS\b|\bETCD=", command):
             stores = self.workshop.status()["stores"]
             registry = next(store["address"] for store in stores if store["name"] == "registry")
-            command = re.sub(r"\bADDRESS\b", registry, re.sub(r"(\bETCD=)\S+", rf"\g<1>{registry}", command))
+            command = re.sub(r"\bADDRESS\b", registry, re.sub(r"(\bETCD=(https://)?)\S+", rf"\g<1>{registry}", command))
         return command
 
 

@@ -165,7 +165,7 @@ def _find_names(words: list[str]) -> None:
     command, rest = _resolve(words)
     known = {option for parameter in command.params for option in parameter.opts} | {"--help", "--"}
     for word in rest:
-        if word.startswith("-") and word not in known:
+        if word.startswith("-") and word not in known and not command.context_settings.get("ignore_unknown_options"):
             raise click.NoSuchOption(word)
 
 

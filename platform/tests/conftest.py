@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from workshop import balancer, registry, stores
+from workshop import balancer, certificates, registry, stores
 from workshop.haproxy import HAProxyUnavailable, Runtime
-from workshop.ports import free_port
+from workshop.ports import HOST, free_port
 from workshop.registry import Registry, RegistryUnavailable
 from workshop.sidecar import Instance
 from workshop.state import Up
@@ -25,8 +25,10 @@ class Etcd:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.certificates = folder / "certificates"
         self.port, self.peer = free_port(), free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"{HOST}:{self.port}"
+        certificates.make(self.certificates, folder, HOST)
 
     def start(self) -> None:
         command = stores.etcd_command(self.folder, self.port, self.peer)
@@ -50,7 +52,7 @@ def etcd(folder, until):
 
     def answers() -> bool:
         try:
-            return bool(Registry(server.address).snapshot())
+            return bool(Registry(server.address, server.certificates).snapshot())
         except RegistryUnavailable:
             return False
 
@@ -61,7 +63,7 @@ def etcd(folder, until):
 
 @pytest.fixture
 def service_registry(etcd):
-    return Registry(etcd.address)
+    return Registry(etcd.address, etcd.certificates)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def start_sidecar(etcd, folder):
         with open(folder / f"{name}.log", "a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "workshop.sidecar", str(file)],
-                env={"PYTHONPATH": str(PLATFORM), "PATH": "/usr/bin:/bin"},
+                env={"PYTHONPATH": str(PLATFORM), "PATH": "/usr/bin:/bin", "WORKSHOP_RUN_DIR": str(folder)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

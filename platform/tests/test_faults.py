@@ -31,7 +31,7 @@ from tests.load import (
 )
 
 from workshop.probe import Ledger, Probe
-from workshop.registry import TTL, Registry, RegistryUnavailable
+from workshop.registry import TTL, RegistryUnavailable
 
 LONGEST_ANSWER = 5  # seconds, whatever fails
 # Seconds. Of a container, the supervisor learns up to a second later that it has ended, and Docker starts it in a half.
@@ -209,11 +209,11 @@ def test_a_frozen_instance_costs_those_inside_it_a_504_and_is_replaced(stage, pr
 @pytest.fixture
 def registered(stage):
     """Tell which instances stand in the registry; none while it is away."""
-    (address,) = [store["address"] for store in stage.status()["stores"] if store["name"] == "registry"]
+    registry = stage.registry()
 
     def read() -> list[str]:
         try:
-            return sorted(Registry(address).snapshot().services[stage.chat].upstreams)
+            return sorted(registry.snapshot().services[stage.chat].upstreams)
         except (RegistryUnavailable, KeyError):
             return []
 

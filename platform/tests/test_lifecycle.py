@@ -17,7 +17,7 @@ from tests.privileges import as_root
 from tests.workshops import REPOSITORY, SITES
 
 from workshop import binaries, ports, processes
-from workshop.registry import Backend, Registry, Upstream
+from workshop.registry import Backend, Upstream
 
 UP_TAKES = {("process", "stage0"): 6, ("process", "stage2"): 8, ("docker", "stage0"): 20, ("docker", "stage2"): 30}  # s
 MEMORY = 800  # MB
@@ -169,7 +169,7 @@ def test_scaling_down_takes_the_dead_first(stage):
 
 
 def test_a_foreign_instance_in_the_registry_is_shown_and_left_alone(stage, until):
-    foreign = Registry(next(s["address"] for s in stage.status()["stores"] if s["name"] == "registry"))
+    foreign = stage.registry()
     backend = Backend("monolith", ["/"], sticky=["/socket.io"], upstreams={"stranger": Upstream("127.0.0.1", 9)})
     foreign.register(backend, "stranger")
     until(lambda: "stranger" in [i["id"] for i in stage.instances()], 5, "the stranger is shown")

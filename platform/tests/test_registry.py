@@ -1,11 +1,17 @@
 """The registry, against a real etcd."""
 
+import datetime
 import socket
 import time
+from pathlib import Path
 
 import pytest
+import requests
+from cryptography import x509
 
-from workshop import registry
+from workshop import certificates, registry
+from workshop.errors import WorkshopError
+from workshop.ports import HOST
 from workshop.registry import Backend, NotRegistered, Registry, RegistryUnavailable, Upstream
 
 TINY = Backend("tiny", ["/tiny"], upstreams={"tiny_v1_a": Upstream("127.0.0.1", 21001)})
@@ -129,14 +135,88 @@ def test_a_confirmation_counts_for_one_address_only(service_registry):
     assert not service_registry.is_drained("tiny", "tiny_v1_a", "127.0.0.1:21002")
 
 
-def test_a_registry_that_is_away_is_said_to_be():
+@pytest.fixture
+def client(folder):
+    """The folder with a client's certificate, of an installation whose registry is away."""
+    certificates.make(folder / "client", folder / "server", HOST)
+    return folder / "client"
+
+
+def test_a_registry_that_is_away_is_said_to_be(client):
     with pytest.raises(RegistryUnavailable):
-        Registry("127.0.0.1:1").snapshot()
+        Registry("127.0.0.1:1", client).snapshot()
 
 
-def test_a_registry_that_says_nothing_is_not_waited_for_long():
+def test_a_registry_that_says_nothing_is_not_waited_for_long(client):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(RegistryUnavailable):
-            Registry(f"127.0.0.1:{silent.getsockname()[1]}").snapshot()
+            Registry(f"127.0.0.1:{silent.getsockname()[1]}", client).snapshot()
     assert time.monotonic() - started < registry.TIMEOUT + 1
+
+
+def test_without_a_certificate_the_error_says_what_to_do(folder):
+    with pytest.raises(WorkshopError, match=r"ca\.pem is missing: .* Run `\./workshop down`, then `up`\."):
+        Registry("127.0.0.1:1", folder)
+
+
+def answer(port: int, *, ca: Path, cert: Path | None = None) -> int | None:
+    """Return the status of an answer to an HTTPS request; None if the connection was refused."""
+    try:
+        return requests.get(f"https://{HOST}:{port}/version", cert=cert and str(cert), verify=ca, timeout=5).status_code
+    except requests.ConnectionError:
+        return None
+
+
+@pytest.mark.parametrize("port", ["port", "peer"])
+def test_etcd_refuses_a_client_without_a_certificate_of_this_installation(etcd, client, port):
+    port, ca = getattr(etcd, port), etcd.certificates / registry.CA
+
+    assert answer(port, ca=ca, cert=etcd.certificates / registry.CLIENT) == 200
+    assert answer(port, ca=ca) is None
+    assert answer(port, ca=ca, cert=client / registry.CLIENT) is None
+    assert answer(port, ca=ca, cert=etcd.folder / certificates.SERVER) is None  # etcd's own is no client's
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://{HOST}:{port}/version", timeout=5)
+
+
+def test_a_client_refuses_a_registry_of_another_installation(etcd, client):
+    with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        Registry(etcd.address, client).snapshot()
+
+
+def test_a_client_refuses_a_registry_at_an_address_that_its_certificate_does_not_name(etcd):
+    with pytest.raises(RegistryUnavailable, match="localhost"):
+        Registry(f"localhost:{etcd.port}", etcd.certificates).snapshot()
+
+
+def test_etcd_lets_a_page_of_another_origin_read_nothing_even_with_the_certificate(etcd):
+    ca, client = registry.client_files(etcd.certificates)
+    page = {"Origin": "http://localhost"}
+    answer = requests.get(f"https://{etcd.address}/v2/keys", cert=client, verify=ca, headers=page, timeout=5)
+
+    assert answer.status_code == 200
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_only_the_user_can_read_the_certificates_and_their_keys(etcd):
+    files = [*etcd.certificates.iterdir(), etcd.folder / registry.CA, etcd.folder / certificates.SERVER]
+
+    assert {file.name for file in files} == {"ca.pem", "client.pem", "server.pem"}
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o600"}
+
+
+def test_each_up_replaces_the_certificates(client, folder):
+    old = [file.read_bytes() for file in sorted(client.iterdir())]
+    certificates.make(client, folder / "server", HOST)
+
+    assert all(file.read_bytes() not in old for file in client.iterdir())
+
+
+@pytest.mark.parametrize("year", [1970, 2025, 2100])
+def test_a_certificate_is_valid_whatever_the_clock_says(client, year):
+    now = datetime.datetime(year, 1, 1, tzinfo=datetime.UTC)
+
+    for file in client.iterdir():
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
+        assert certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc

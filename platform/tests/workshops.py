@@ -21,7 +21,9 @@ from typing import ClassVar
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from workshop import paths
 from workshop.ports import HOST, free_port
+from workshop.registry import Registry
 from workshop.sidecar import Instance
 from workshop.waiting import wait_until
 
@@ -105,6 +107,11 @@ class Workshop:
 
     def instances(self, service: str | None = None) -> list[dict]:
         return next(s["instances"] for s in self.status()["services"] if s["name"] == (service or self.chat))
+
+    def registry(self) -> Registry:
+        """Return a connection to the registry of the stage that is up."""
+        address = next(store["address"] for store in self.status()["stores"] if store["name"] == "registry")
+        return Registry(address, self.run_folder / paths.CERTIFICATES.name)
 
     def environment(self, service: str) -> dict[str, str]:
         """Return what an instance of the service was told, such as the addresses of its stores."""

@@ -18,7 +18,7 @@ from workshop.registry import RegistryUnavailable
 COMMANDS = (
     "setup", "bundle", "doctor", "up", "down", "status", "logs", "open",
     "scale", "kill", "stop", "start", "restart",
-    "build", "upgrade", "rollback", "canary", "promote", "abort", "route", "evolve",
+    "build", "upgrade", "rollback", "canary", "promote", "abort", "route", "evolve", "etcdctl",
     "probe", "bench", "demo", "diff", "tour", "exercises", "exercise", "slides", "test",
 )  # fmt: skip
 

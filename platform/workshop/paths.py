@@ -15,6 +15,7 @@ NPM = REPOSITORY / "node_modules"
 STATE = RUN / "stage.json"  # what is up
 LOCK = RUN / "lock"  # held by the command that is changing something
 SECRETS = RUN / "secrets.json"
+CERTIFICATES = RUN / "certificates"  # ca.pem and client.pem: what a program needs to use the registry
 BUILDS = RUN / "builds"  # <service>/v<number>/
 DATA = RUN / "data"  # the databases
 ON_THE_WAY = DATA / "on_the_way.json"  # what was up when it was taken down between two stages

@@ -12,16 +12,21 @@ The layout is one that public HAProxy templates for etcd use, so that a service 
 What stands in the registry may have been written by anybody, and ends up in the load balancer's configuration:
 `snapshot` lets nothing through that is not exactly of these forms.
 
-python-etcd, which speaks etcd's v2 API, is used in this module only.
+python-etcd, which speaks etcd's v2 API, is used in this module only. etcd refuses each client that does not have the
+certificate in .run/certificates: see certificates.py.
 """
 
 import ipaddress
 import logging
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 import etcd
+
+from workshop import paths
+from workshop.errors import WorkshopError
 
 HEARTBEAT = 3  # seconds between two refreshes of an instance's key
 TTL = 10  # seconds until the key of an instance expires: two refreshes may fail, the third must succeed
@@ -33,6 +38,8 @@ DRAINED_TTL = 60  # seconds for which the confirmation stands: longer than any s
 # and of one that says none, leaves room below it and above it for a canary's.
 WEIGHT = 100
 MOST_WEIGHT = 256  # HAProxy's
+
+CA, CLIENT = "ca.pem", "client.pem"  # in paths.CERTIFICATES; client.pem holds a certificate and its private key
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 PREFIX = re.compile(r"/[A-Za-z0-9._~/-]{0,127}")
@@ -101,10 +108,19 @@ class Snapshot:
 class Registry:
     """A connection to etcd. Every method raises RegistryUnavailable when etcd does not answer."""
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, certificates: Path = paths.CERTIFICATES):
+        ca, client = client_files(certificates)
         host, port = address.split(":")
         # allow_reconnect makes the constructor look for other members of a cluster, and fail without one.
-        self.etcd = etcd.Client(host=host, port=int(port), read_timeout=TIMEOUT, allow_reconnect=False)
+        self.etcd = etcd.Client(
+            host=host,
+            port=int(port),
+            protocol="https",
+            ca_cert=ca,
+            cert=client,
+            read_timeout=TIMEOUT,
+            allow_reconnect=False,
+        )
         # urllib3 would try four times, and wait TIMEOUT each time: our callers decide what is tried again, and when.
         self.etcd.http.connection_pool_kw["retries"] = False
 
@@ -224,6 +240,15 @@ def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
         case _:
             return False
     return True
+
+
+def client_files(certificates: Path = paths.CERTIFICATES) -> tuple[str, str]:
+    """Return the authority's certificate, and the client's with its key. Raises WorkshopError if one is missing."""
+    for file in (found := (certificates / CA, certificates / CLIENT)):
+        if not file.exists():  # the stage was brought up by an older version of the workshop
+            raise WorkshopError(f"{file} is missing: etcd refuses us without it. Run `./workshop down`, then `up`.")
+    ca, client = map(str, found)
+    return ca, client
 
 
 def owner(table: dict[str, str], path: str) -> str | None:

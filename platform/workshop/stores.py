@@ -120,16 +120,22 @@ def _redis(up: Up) -> Program:
 
 def _etcd(up: Up) -> Program:
     """The registry describes what runs, and at first nothing does: its folder is a new one at each `up`."""
+    from workshop import certificates  # only here: cryptography takes 0.05 s to import, and only `up` needs it
+
     folder = paths.STORES / "etcd"
-    folder.mkdir(parents=True, exist_ok=True)
     host = up.host("registry")
+    certificates.make(paths.CERTIFICATES, folder, host)
     command = etcd_command(folder, up.ports["registry"], up.ports["registry_peer"], host)
     return drivers.server(up, Container("etcd", command, host=host, folders=[folder]))
 
 
 def etcd_command(folder: Path, port: int, peer_port: int, host: str = HOST) -> list[str]:
-    """Return the command of an etcd of one member that keeps its data in `folder`."""
-    client, peer = f"http://{host}:{port}", f"http://{host}:{peer_port}"
+    """Return the command of an etcd of one member, with its data and its certificates in `folder`.
+
+    Both ports refuse clients that have no certificate of the authority in ca.pem.
+    """
+    client, peer = f"https://{host}:{port}", f"https://{host}:{peer_port}"
+    authority, own = str(folder / "ca.pem"), str(folder / "server.pem")
     options = {
         "enable-v2": "true",
         "data-dir": str(folder / "data"),
@@ -138,6 +144,19 @@ def etcd_command(folder: Path, port: int, peer_port: int, host: str = HOST) -> l
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
         "initial-cluster": f"default={peer}",
+        "client-cert-auth": "true",
+        "trusted-ca-file": authority,
+        "cert-file": own,
+        "key-file": own,
+        "peer-client-cert-auth": "true",
+        "peer-trusted-ca-file": authority,
+        "peer-cert-file": own,
+        "peer-key-file": own,
+        # No page of another origin may read an answer, not even in a browser that has the client's certificate. The
+        # default allows all origins, and so does an empty list.
+        "cors": client,
+        # The v3 API as JSON: it would use etcd's own certificate as a client's, which is refused, and try for ever.
+        "enable-grpc-gateway": "false",
         # A single member need not wait for others: it elects itself after 0.1 s instead of 1 s.
         "heartbeat-interval": "10",
         "election-timeout": "100",

@@ -1,12 +1,14 @@
 """The registrar of one instance: keeps its key in the registry true, from its start to its end.
 
-    registrar.py SERVICE INSTANCE HOST:PORT ETCD
+    registrar.py SERVICE INSTANCE HOST:PORT ETCD CERTIFICATES
 
     register → refresh, every 3 s → SIGTERM → deregister, and exit
     the registry is away, or says nothing      → try again soon: the instance serves on
     the registry has forgotten the key         → register again
 
 The registry is etcd, through its v2 API: a key is a URL below /v2/keys. PUT writes it, DELETE takes it away.
+ETCD is its URL. CERTIFICATES is the folder with ca.pem, which signed etcd's certificate, and client.pem, which is ours:
+etcd refuses every client without one.
 """
 
 import logging
@@ -37,12 +39,13 @@ def main() -> None:
 class Registrar:
     """One instance in the registry. What calls etcd raises requests.RequestException when that does not answer."""
 
-    def __init__(self, service: str, instance: str, address: str, etcd: str):
+    def __init__(self, service: str, instance: str, address: str, etcd: str, certificates: str):
         self.instance = instance
         self.address = address
-        self.key = f"http://{etcd}/v2/keys/services/{service}/upstream/{instance}"
+        self.key = f"{etcd}/v2/keys/services/{service}/upstream/{instance}"
         self.http = requests.Session()
         self.http.trust_env = False  # a proxy from the environment has no business on loopback
+        self.http.verify, self.http.cert = f"{certificates}/ca.pem", f"{certificates}/client.pem"
         self.is_registered = False
 
     def run(self) -> None:
