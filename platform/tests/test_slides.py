@@ -113,6 +113,16 @@ def test_the_speaker_sees_the_notes_and_the_clock(open_deck):
         view.close()
 
 
+@pytest.mark.parametrize("name", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "[::2]"])
+def test_a_page_that_reaches_the_slides_by_a_name_of_its_own_is_refused(name):
+    with served("3h") as (url, _):
+        port = url.rstrip("/").rpartition(":")[2]
+        for good in ("127.0.0.1", f"localhost:{port}", "LOCALHOST", "[::1]"):
+            assert requests.get(url, headers={"Host": good}, timeout=5).status_code == 200
+        for method in ("GET", "HEAD"):
+            assert requests.request(method, url, headers={"Host": name}, timeout=5).status_code == 421
+
+
 def test_a_slide_that_is_too_long_is_found(open_deck):
     with served("1d") as (url, _):
         page, _, _ = open_deck(url)

@@ -1,8 +1,10 @@
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import click
 from workshop import binaries, deck, processes
 from workshop.errors import WorkshopError
 from workshop.files import refuse_unwritable, write_where_asked
+from workshop.ports import HOST, LOOPBACK
 
 PORT = 8000
 READY = 30_000  # milliseconds until the browser has laid out the slides
@@ -49,19 +52,30 @@ def served(timetable: str, port: int = 0) -> Iterator[tuple[str, threading.Threa
     with tempfile.TemporaryDirectory(prefix="workshop-slides-") as folder:
         deck.write(Path(folder), timetable)
         try:
-            server = ThreadingHTTPServer(("127.0.0.1", port), partial(QuietHandler, directory=folder))
+            server = ThreadingHTTPServer((HOST, port), partial(SlidesHandler, directory=folder))
         except OSError:
             raise WorkshopError(f"Port {port} cannot be used: choose another one with --port.") from None
         with server:
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
             try:
-                yield f"http://127.0.0.1:{server.server_port}/", thread
+                yield f"http://{HOST}:{server.server_port}/", thread
             finally:
                 server.shutdown()
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
+class SlidesHandler(SimpleHTTPRequestHandler):
+    def send_head(self):
+        """Refuse a request whose Host header does not name loopback.
+
+        With DNS rebinding, a web page reaches this server by a name of its own and could read the speaker's notes.
+        """
+        host = self.headers.get("Host", "").lower()
+        if re.sub(r":\d+$", "", host) in LOOPBACK:
+            return super().send_head()
+        self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "Unknown host name", f"Open http://{HOST} with the same port.")
+        return None
+
     def log_message(self, *_) -> None:
         pass
 
