@@ -30,7 +30,7 @@ class Key:
     """The key that a registrar is to write, under names that only this check knows, and what etcd says of it."""
 
     def __init__(self, stage):
-        self.keys = f"{stage.registry_url}/v2/keys"
+        self.etcd = stage.registry_url
         self.service = f"heartbeat{secrets.token_hex(3)}"
         self.instance = f"{self.service}_v1_{secrets.token_hex(2)}"
         self.address = f"{HOST}:{free_port()}"
@@ -39,7 +39,7 @@ class Key:
     def node(self) -> dict:
         """Return etcd's own words: value, ttl …; empty when there is no such key."""
         with registry_session() as http:
-            answer = http.get(f"{self.keys}{self.path}", timeout=ASK_TIMEOUT)
+            answer = http.get(f"{self.etcd}/v2/keys{self.path}", timeout=ASK_TIMEOUT)
         return answer.json()["node"] if answer.ok else {}
 
     def ttl(self) -> int:
@@ -49,15 +49,17 @@ class Key:
     def next_change(self, timeout: float) -> str:
         """Return what those who watch the key are told of its next change, in etcd's word; empty if they are not."""
         with registry_session() as http, contextlib.suppress(requests.RequestException):
-            return http.get(f"{self.keys}{self.path}?wait=true", timeout=timeout).json()["action"]
+            return http.get(f"{self.etcd}/v2/keys{self.path}?wait=true", timeout=timeout).json()["action"]
         return ""
 
     def look(self, then: str = "sleep 1; curl", query: str = "") -> str:
-        """Return a command that starts the learner's registrar, and what follows; `curl` shows its key."""
-        curl = f"curl -s -m 5 {TLS} '{self.keys}/services/shop/upstream/shop_v1_mine{query}'"
-        etcd = self.keys.removesuffix("/v2/keys")
-        started = f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 {etcd} .run/certificates"
-        return f"{started} & {then.replace('curl', curl)}; kill $!"
+        """Return commands that start the learner's registrar, and what follows; `curl` shows its key."""
+        curl = f'curl -s -m 5 $TLS "$ETCD/v2/keys/services/shop/upstream/shop_v1_mine{query}"'
+        return (
+            f'ETCD={self.etcd}; TLS="{TLS}"\n'
+            f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 $ETCD .run/certificates &\n"
+            f"{then.replace('curl', curl)}; kill $!"
+        )
 
 
 def start_registrar(learner, service: str, instance: str, address: str, etcd: str):
