@@ -13,6 +13,10 @@ def registered(service_registry, service="tiny"):
     return services[service].upstreams if service in services else {}
 
 
+def seconds_left(service_registry) -> int:
+    return service_registry.etcd.read("/services/tiny/upstream/tiny_v1_aaaa").ttl
+
+
 def service_of(sidecar):
     return psutil.Process(sidecar.pid).children()[0]
 
@@ -21,12 +25,9 @@ def test_an_instance_is_registered_once_it_is_healthy_and_its_key_is_kept_alive(
     start_sidecar()
     until(lambda: "tiny_v1_aaaa" in registered(service_registry), 10, "registered")
 
-    def seconds_left() -> int:
-        return service_registry.etcd.read("/services/tiny/upstream/tiny_v1_aaaa").ttl
-
     for _ in range(2):
-        until(lambda: seconds_left() < TTL - 1, TTL, "time passes")
-        until(lambda: seconds_left() >= TTL - 1, HEARTBEAT + 1, "refreshed")
+        until(lambda: seconds_left(service_registry) < TTL - 1, TTL, "time passes")
+        until(lambda: seconds_left(service_registry) >= TTL - 1, HEARTBEAT + 1, "refreshed")
 
 
 def test_a_service_that_is_never_healthy_is_never_registered(start_sidecar, service_registry, folder, until):
@@ -66,6 +67,21 @@ def test_a_sidecar_killed_alone_takes_its_service_with_it(start_sidecar, service
     sidecar.kill()
     sidecar.wait(5)
     until(lambda: not service.is_running() or service.status() == psutil.STATUS_ZOMBIE, 2, "the service is gone")
+
+
+def test_a_sidecar_that_was_stopped_and_continued_goes_on(start_sidecar, service_registry, folder, until):
+    sidecar = start_sidecar()
+    until(lambda: registered(service_registry), 10, "registered")
+    service = service_of(sidecar)
+
+    for _ in range(2):
+        sidecar.send_signal(signal.SIGSTOP)
+        time.sleep(HEARTBEAT + 1)  # the subject of this test: the stop outlasts what the sidecar waits for
+        sidecar.send_signal(signal.SIGCONT)
+        until(lambda: seconds_left(service_registry) >= TTL - 1, HEARTBEAT + 1, "refreshed")
+
+    assert service.is_running()
+    assert "deregistered" not in (folder / "tiny_v1_aaaa.log").read_text()
 
 
 def test_an_instance_that_starts_again_under_its_name_replaces_the_address_of_its_earlier_life(

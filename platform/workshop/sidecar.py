@@ -13,6 +13,7 @@ GET /healthz with 200 when it can serve, and ends at SIGTERM.
 import json
 import logging
 import os
+import queue
 import signal
 import string
 import subprocess
@@ -98,13 +99,16 @@ class Sidecar:
         self.http.headers["Connection"] = "close"  # an open connection of ours would hold up the service's graceful end
         self.failed_checks = 0
         self.is_registered = False
+        self.signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # its `put` is safe in a signal handler
 
     def run(self) -> int:
         """Live the life of the instance; return the exit status."""
         self.process = self.start()
-        # From here on these signals wait for us in `next_signal`, so that none arrives in the middle of a step.
-        # (Not before: a child inherits the mask. A SIGTERM until now ends us, and the service with us.)
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        # From here on a signal waits in a queue for `next_signal`, so that none interrupts a step. (A SIGTERM until now
+        # ends the sidecar, and the service with it.) Not signal.sigtimedwait: when a stop (SIGSTOP, SIGCONT) outlasts
+        # its timeout, CPython returns a signal number that it has never set.
+        for number in SIGNALS:
+            signal.signal(number, lambda received, _frame: self.signals.put(received))
         if not self.wait_until_healthy():
             self.kill()
             return 1
@@ -117,10 +121,12 @@ class Sidecar:
                     if self.process.poll() is not None:
                         log.error("%s: ended with status %s", self.instance.name, self.process.returncode)
                         break
-                case _:
+                case signal.SIGTERM | signal.SIGINT:
                     self.drain()
                     self.stop()
                     return 0
+                case other:
+                    log.warning("%s: ignored signal %s", self.instance.name, other)
             if self.failed_checks >= FAILED_CHECKS:
                 log.error("%s: not healthy in %s checks in a row, killed", self.instance.name, FAILED_CHECKS)
                 break
@@ -142,8 +148,10 @@ class Sidecar:
 
     def next_signal(self, timeout: float) -> int | None:
         """Return the next signal; None when none has come within `timeout` seconds."""
-        info = signal.sigtimedwait(SIGNALS, timeout)
-        return info.si_signo if info else None
+        try:
+            return self.signals.get(timeout=timeout)
+        except queue.Empty:
+            return None
 
     def wait_until_healthy(self) -> bool:
         deadline = time.monotonic() + START_TIMEOUT

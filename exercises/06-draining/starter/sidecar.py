@@ -61,7 +61,7 @@ class Sidecar:
                         self.say("ended by itself")
                         self.deregister()
                         return 1
-                case _:
+                case signal.SIGTERM | signal.SIGINT:
                     self.leave()
                     return 0
 
