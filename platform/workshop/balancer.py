@@ -6,6 +6,18 @@
 
 It never trusts its own memory of the instances: each pass compares those wanted with those that HAProxy reports,
 so a pass after any accident (HAProxy restarted, a command refused, this process killed) mends it.
+
+Which instances are wanted. A key that expires says that its sidecar was silent for one TTL, but only if etcd could hear
+it. After a silence of more than SILENCE between two answers of etcd, or a jump of the clock by which keys expire, the
+expiry says nothing until every sidecar had the time to register again: the manager doubts for one TTL.
+
+    in the registry                           etcd answers    in doubt, until one TTL after the silence
+    the instance's key                        wanted          wanted
+    no key, and the instance deregistered     not wanted      not wanted
+    no key, it has expired or etcd lost it    not wanted      wanted, as it was last; HAProxy's health check decides
+
+Doubt begins with the first answer after: etcd stopped or killed, the whole machine suspended, the clock set forward,
+etcd wiped, the manager started.
 """
 
 import dataclasses
@@ -22,11 +34,14 @@ from workshop.errors import WorkshopError
 from workshop.files import write_atomically
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.logs import log_to_stdout
-from workshop.registry import TTL, Backend, Registry, RegistryUnavailable, Snapshot, Upstream
+from workshop.registry import HEARTBEAT, TTL, Backend, Registry, RegistryUnavailable, Snapshot, Upstream
 
 RECONCILE = 5  # seconds between two passes when nothing happens
 DRAIN_POLL = 0.02  # seconds between two looks at an instance that is finishing its requests
 RETRY = 0.5  # seconds between two attempts to reach a registry or an HAProxy that is away
+# Seconds without an answer of etcd (at rest it answers every 2 s) that may cost a sidecar a refresh. A key outlives one
+# that fails, and expires after a silence of TTL - HEARTBEAT = 7 s at the earliest; on a busy machine, 5 s.
+SILENCE = HEARTBEAT
 # Seconds after which no ordinary request can be in flight any more: HAProxy's `timeout server` is 4.5 s. Only a long
 # poll of Socket.IO may take longer.
 LONGEST_REQUEST = 5
@@ -42,11 +57,7 @@ def main() -> None:
 
 
 class LastGood:
-    """What was in rotation last: it stands in for what the registry forgot, until the sidecars have told it again.
-
-    After the registry was away, or this process was, absence from it means nothing until one TTL has passed: by
-    then every living instance has registered itself. An instance that has been seen again is believed again at once.
-    """
+    """What was in rotation last: in doubt, it completes what the registry says. (The module's docstring says when.)"""
 
     def __init__(self, file: Path):
         self.file = file
@@ -56,42 +67,47 @@ class LastGood:
         self.index: int = saved.get("index", 0)
         self.is_saved = True
         self.lost_routes: dict[str, str] = {}  # no sidecar tells the registry again: the manager has to
-        self.registry_was_away = True
-        self.hold_until = 0.0
-        self.unseen: set[tuple[str, str]] = set()  # (service, instance), or (service, "") for the service itself
+        self.doubt_ends = 0.0  # on the monotonic clock
+
+    def doubt(self) -> None:
+        """From now on for one TTL, do not take a key that has expired for an instance that is gone."""
+        self.doubt_ends = time.monotonic() + TTL
 
     def complete(self, snapshot: Snapshot) -> dict[str, Backend]:
         """Return the snapshot's services, completed by what may not count as gone yet."""
-        was_wiped = snapshot.index < self.index
-        if was_wiped:
+        if snapshot.index < self.index:  # etcd was wiped
             self.lost_routes = self.routes
+            self.doubt()
         self.lost_routes = {prefix: s for prefix, s in self.lost_routes.items() if prefix not in snapshot.routes}
-        if self.registry_was_away or was_wiped:
-            self.hold_until = time.monotonic() + TTL
-            self.unseen = {(name, instance) for name, s in self.services.items() for instance in [*s.upstreams, ""]}
-        self.registry_was_away, self.index = False, snapshot.index
-        for service in snapshot.services.values():
-            if service.upstreams:  # the last that is registered: what is known of the service is complete now
-                self.unseen -= {(service.name, instance) for instance in [*service.upstreams, ""]}
-        if time.monotonic() >= self.hold_until:
-            self.unseen.clear()
         completed = dict(snapshot.services)
-        for name, instance in sorted(self.unseen):  # "", the service itself, comes first
-            known = self.services[name]
-            if not instance or name not in completed:
-                completed[name] = dataclasses.replace(known, upstreams={})
-            if instance:
-                upstreams = completed[name].upstreams | {instance: known.upstreams[instance]}
-                completed[name] = dataclasses.replace(completed[name], upstreams=upstreams)
+        if time.monotonic() < self.doubt_ends:
+            for known in self.services.values():
+                if service := _completed(completed.get(known.name), known, snapshot.deregistered):
+                    completed[known.name] = service
         routes = self.lost_routes | snapshot.routes
+        self.index = snapshot.index
         if (completed, routes) != (self.services, self.routes) or not self.is_saved:
             self.services, self.routes = completed, routes
             self.is_saved = save(self.file, Snapshot(completed, routes, snapshot.index))
         return completed
 
 
+def _completed(seen: Backend | None, known: Backend, deregistered: set[tuple[str, str]]) -> Backend | None:
+    """Return a service with those of its known instances that did not deregister; None if it is gone with all of them.
+
+    A service without a registered instance is as it was: what is known of it may be about to be written again.
+    """
+    upstreams = {name: found for name, found in known.upstreams.items() if (known.name, name) not in deregistered}
+    if seen is None and known.upstreams and not upstreams:
+        return None
+    described = seen if seen and seen.upstreams else known
+    return dataclasses.replace(described, upstreams=upstreams | (seen.upstreams if seen else {}))
+
+
 def save(file: Path, known: Snapshot) -> bool:
-    return write_if_possible(file, json.dumps(dataclasses.asdict(known), indent=2))
+    services = {name: dataclasses.asdict(service) for name, service in known.services.items()}
+    saved = {"services": services, "routes": known.routes, "index": known.index}
+    return write_if_possible(file, json.dumps(saved, indent=2))
 
 
 def write_if_possible(file: Path, text: str) -> bool:
@@ -102,6 +118,11 @@ def write_if_possible(file: Path, text: str) -> bool:
         log.warning("%s stays as it was: %s", file, error)
         return False
     return True
+
+
+def _clocks() -> tuple[float, float]:
+    """Return the time by both clocks: etcd's keys expire by the second, which a resumed machine sets forward."""
+    return time.monotonic(), time.time()
 
 
 def _service_from(saved: dict) -> Backend:
@@ -151,8 +172,6 @@ class Balancer:
         while watcher.is_alive():  # should a bug end it, end as well: the supervisor starts us anew
             for news in self.take_news(pause):
                 snapshot = news
-                if news is None:
-                    self.last_good.registry_was_away = True
             if snapshot is None:
                 pause = RECONCILE
             elif not self.make_pass(snapshot):
@@ -172,9 +191,13 @@ class Balancer:
 
     def watch(self) -> None:
         """Pass on each state of the registry: read it, wait for a change, read it again."""
+        answered = None
         while True:
             try:
                 snapshot = self.registry.snapshot()
+                last, answered = answered, _clocks()
+                if last is None or any(now - before > SILENCE for now, before in zip(answered, last, strict=True)):
+                    self.last_good.doubt()
                 self.news.put(snapshot)
                 self.registry.wait(snapshot.index)
             except RegistryUnavailable as error:

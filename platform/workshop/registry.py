@@ -7,7 +7,8 @@ The layout is one that public HAProxy templates for etcd use, so that a service 
     /services/<service>/backend/sticky        /socket.io           prefixes that stay with one instance
     /services/<service>/upstream/<instance>   127.0.0.1:21034 weight 100   with a TTL: its sidecar keeps it alive
     /routes/<prefixes, slashes escaped>       <service>            wins over the locations; all of them move at once
-    /drained/<service>/<instance>             127.0.0.1:21034      the load balancer's word to a stopping sidecar
+    /drained/<service>/<instance>             127.0.0.1:21034      empty when an instance deregisters; the load balancer
+                                                                   writes the address once nothing is in flight there
 
 What stands in the registry may have been written by anybody, and ends up in the load balancer's configuration:
 `snapshot` lets nothing through that is not exactly of these forms.
@@ -31,8 +32,10 @@ from workshop.errors import WorkshopError
 HEARTBEAT = 3  # seconds between two refreshes of an instance's key
 TTL = 10  # seconds until the key of an instance expires: two refreshes may fail, the third must succeed
 TIMEOUT = 2  # seconds for a call; far more than loopback needs, and less than a heartbeat
-WATCH_TIMEOUT = 10  # seconds: heals a watch that waits for an index which a wiped etcd will not reach for long
-DRAINED_TTL = 60  # seconds for which the confirmation stands: longer than any sidecar waits for it
+# Seconds. Bounds a watch for an index that a wiped etcd will not reach for long, and shows within a heartbeat whether etcd
+# still answers.
+WATCH_TIMEOUT = 2
+DRAINED_TTL = 60  # seconds for which such a key stays: longer than any sidecar waits for its confirmation
 
 # An instance's share of the requests is its weight among all weights of its service. That of every ordinary instance,
 # and of one that says none, leaves room below it and above it for a canary's.
@@ -90,6 +93,9 @@ class Snapshot:
     services: dict[str, Backend]
     routes: dict[str, str]  # prefixes, separated by spaces → service
     index: int  # etcd's, to watch from
+    # (service, instance): those that deregistered within the last DRAINED_TTL. The key of any other that is missing has
+    # expired, or etcd has lost it.
+    deregistered: set[tuple[str, str]] = field(default_factory=set)
 
     def service(self, name: str) -> Backend:
         """Return the service called `name`, added if it is new."""
@@ -148,6 +154,8 @@ class Registry:
         upstream = service.upstreams[instance]
         value = f"{upstream.address} weight {upstream.weight}"
         self._call(self.etcd.write, self._upstream(service.name, instance), value, ttl=TTL)
+        if self._get(drained := self._drained(service.name, instance)) is not None:  # of an earlier life
+            self._delete(drained)
 
     def refresh(self, service: str, instance: str) -> None:
         """Keep an instance's key from expiring, without waking those who watch. Raises NotRegistered if it is gone."""
@@ -157,16 +165,17 @@ class Registry:
             raise NotRegistered(instance) from None
 
     def deregister(self, service: str, instance: str) -> None:
-        """Take an instance out; no harm if it is gone already."""
+        """Take an instance out, and ask the load balancer for a new confirmation; no harm if it is gone already."""
+        self._call(self.etcd.write, self._drained(service, instance), "", ttl=DRAINED_TTL)
         self._delete(self._upstream(service, instance))
 
     def confirm_drained(self, service: str, instance: str, address: str) -> None:
         """Say, as the load balancer, that nothing is sent to this address any more and nothing is in flight."""
-        self._call(self.etcd.write, f"/drained/{service}/{instance}", address, ttl=DRAINED_TTL)
+        self._call(self.etcd.write, self._drained(service, instance), address, ttl=DRAINED_TTL)
 
     def is_drained(self, service: str, instance: str, address: str) -> bool:
         """Tell whether it has said so, of this address: an earlier life of the instance had another."""
-        return self._get(f"/drained/{service}/{instance}") == address
+        return self._get(self._drained(service, instance)) == address
 
     def snapshot(self) -> Snapshot:
         """Read everything; what is malformed is left out and logged."""
@@ -192,6 +201,10 @@ class Registry:
     @staticmethod
     def _upstream(service: str, instance: str) -> str:
         return f"/services/{service}/upstream/{instance}"
+
+    @staticmethod
+    def _drained(service: str, instance: str) -> str:
+        return f"/drained/{service}/{instance}"
 
     def _get(self, key: str) -> str | None:
         try:
@@ -235,8 +248,8 @@ def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
             snapshot.service(service).upstreams[instance] = upstream
         case ["routes", prefixes] if _are_prefixes(unquote(prefixes)) and _is_name(value):
             snapshot.routes[unquote(prefixes)] = value
-        case ["drained", _, _]:
-            pass
+        case ["drained", service, instance]:
+            snapshot.deregistered.add((service, instance))
         case _:
             return False
     return True
