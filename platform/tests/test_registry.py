@@ -9,7 +9,7 @@ import pytest
 import requests
 from cryptography import x509
 
-from workshop import certificates, registry
+from workshop import balancer, certificates, haproxy, registry
 from workshop.errors import WorkshopError
 from workshop.ports import HOST
 from workshop.registry import Backend, NotRegistered, Registry, RegistryUnavailable, Upstream
@@ -128,11 +128,92 @@ def test_a_hostile_value_does_not_get_in(service_registry, key, value):
     assert snapshot.routes == {}
 
 
+def test_what_is_left_out_is_logged_once_without_its_value(service_registry, caplog):
+    service_registry.etcd.write("/services/tiny/secret", "token-of-a-foreign-program")
+    service_registry.etcd.write("/services/tiny/location", "/tiny token=of-a-foreign-program")
+    for _ in range(3):
+        service_registry.snapshot()
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "workshop.registry"]
+    assert len(lines) == 2
+    assert [line for line in lines if "of-a-foreign-program" in line] == []
+    assert "/services/tiny/location" in "".join(lines)
+    service_registry.etcd.delete("/services/tiny/secret")
+    service_registry.snapshot()
+    service_registry.etcd.write("/services/tiny/secret", "it is back")
+    service_registry.snapshot()
+    assert len([record for record in caplog.records if "/services/tiny/secret" in record.getMessage()]) == 2
+
+
+def test_a_flood_of_keys_is_no_flood_of_log_lines(service_registry, caplog):
+    for number in range(registry.MOST_LOGGED + 10):
+        service_registry.etcd.write(f"/flood/{number}", "value")
+    for _ in range(3):
+        service_registry.snapshot()
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "workshop.registry"]
+    assert len(lines) == registry.MOST_LOGGED + 1
+    assert lines[-1] == "left out of the registry: 10 more keys"
+
+
+def test_a_service_registers_no_more_than_its_share_and_ours_keep_their_place(service_registry):
+    prefixes = [f"/p{number}" for number in range(100)]
+    service_registry.announce(Backend("tiny", prefixes, sticky=prefixes))
+    for number in range(registry.MOST_INSTANCES + 5):
+        service_registry.etcd.write(f"/services/tiny/upstream/x{number}", "127.0.0.1:9")
+    for number in range(registry.MOST_SERVICES + 5):
+        service_registry.etcd.write(f"/services/s{number}/location", f"/s{number}")
+
+    snapshot = service_registry.snapshot()
+    assert (snapshot.services["tiny"].locations, snapshot.services["tiny"].sticky) == ([], [])
+    assert len(snapshot.services["tiny"].upstreams) == registry.MOST_INSTANCES
+    assert len(snapshot.services) == registry.MOST_SERVICES
+
+
+def test_an_instance_of_ours_is_in_the_snapshot_however_many_others_registered_before(service_registry):
+    for number in range(registry.MOST_INSTANCES):
+        service_registry.etcd.write(f"/services/tiny/upstream/x{number}", "127.0.0.1:9")
+    for number in range(registry.MOST_SERVICES):
+        service_registry.etcd.write(f"/services/s{number}/location", f"/s{number}")
+    service_registry.register(TINY, "tiny_v1_a")
+    late = Backend("late", ["/late"], upstreams={"late_v1_a": Upstream("127.0.0.1", 21001)})
+    service_registry.register(late, "late_v1_a")
+
+    services = service_registry.snapshot({"tiny_v1_a", "late_v1_a"}).services
+    assert "tiny_v1_a" in services["tiny"].upstreams
+    assert services["late"] == late
+
+
+def test_haproxy_accepts_as_much_as_a_service_may_register(service_registry, folder):
+    def prefixes(count: int) -> list[str]:
+        return [f"/{number}".ljust(128, "x") for number in range(count)]
+
+    full = Backend("tiny", prefixes(registry.MOST_LOCATIONS), sticky=prefixes(registry.MOST_STICKY))
+    service_registry.announce(full)
+    services = service_registry.snapshot().services
+    assert services == {"tiny": full}
+
+    frontends = dict.fromkeys(("public", "internal", "statistics"), "127.0.0.1:1")
+    balancer.seed(services, {}, frontends, folder)
+    haproxy.check(haproxy.render(services, frontends, folder), folder)
+
+
 def test_a_confirmation_counts_for_one_address_only(service_registry):
     service_registry.confirm_drained("tiny", "tiny_v1_a", "127.0.0.1:21001")
 
     assert service_registry.is_drained("tiny", "tiny_v1_a", "127.0.0.1:21001")
     assert not service_registry.is_drained("tiny", "tiny_v1_a", "127.0.0.1:21002")
+
+
+def test_a_confirmation_does_not_outlive_the_next_registration_or_deregistration(service_registry):
+    service_registry.confirm_drained("tiny", "tiny_v1_a", "127.0.0.1:21001")
+    service_registry.register(TINY, "tiny_v1_a")
+    assert not service_registry.is_drained("tiny", "tiny_v1_a", "127.0.0.1:21001")
+
+    service_registry.confirm_drained("tiny", "tiny_v1_a", "127.0.0.1:21001")
+    service_registry.deregister("tiny", "tiny_v1_a")
+    assert not service_registry.is_drained("tiny", "tiny_v1_a", "127.0.0.1:21001")
+    assert service_registry.snapshot().deregistered == {("tiny", "tiny_v1_a")}
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ The layout is one that public HAProxy templates for etcd use, so that a service 
     /drained/<service>/<instance>             127.0.0.1:21034      empty when an instance deregisters; the load balancer
                                                                    writes the address once nothing is in flight there
 
-What stands in the registry may have been written by anybody, and ends up in the load balancer's configuration:
-`snapshot` lets nothing through that is not exactly of these forms.
+Any program that joins writes to the registry, and its values end up in the load balancer's configuration: `snapshot`
+leaves out each value that is not exactly of these forms, or that exceeds the limits below. It logs the key and the
+reason once, and never the value: a foreign program may have put a secret there.
 
 python-etcd, which speaks etcd's v2 API, is used in this module only. etcd refuses each client that does not have the
 certificate in .run/certificates: see certificates.py.
@@ -20,6 +21,7 @@ certificate in .run/certificates: see certificates.py.
 import ipaddress
 import logging
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -32,8 +34,8 @@ from workshop.errors import WorkshopError
 HEARTBEAT = 3  # seconds between two refreshes of an instance's key
 TTL = 10  # seconds until the key of an instance expires: two refreshes may fail, the third must succeed
 TIMEOUT = 2  # seconds for a call; far more than loopback needs, and less than a heartbeat
-# Seconds. Bounds a watch for an index that a wiped etcd will not reach for long, and shows within a heartbeat whether etcd
-# still answers.
+# Seconds. Bounds a watch for an index that a wiped etcd will not reach for long, and shows within a heartbeat whether
+# etcd still answers.
 WATCH_TIMEOUT = 2
 DRAINED_TTL = 60  # seconds for which such a key stays: longer than any sidecar waits for its confirmation
 
@@ -48,6 +50,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 PREFIX = re.compile(r"/[A-Za-z0-9._~/-]{0,127}")
 # HAProxy's configuration has sections, and its statistics rows, of these names already.
 RESERVED = {"public", "internal", "statistics", "no_route", "FRONTEND", "BACKEND"}
+# What one service may register. HAProxy refuses its whole configuration for a line of more than 64 words or 2,047
+# bytes, and all sticky prefixes of a service are on one line: 8 of 128 bytes are half of that.
+MOST_LOCATIONS, MOST_STICKY = 32, 8
+# The health checks of all instances, two a second each, are HAProxy's work: it refuses none, so the registry does.
+MOST_SERVICES, MOST_INSTANCES = 32, 64
+MOST_ROUTES = 128
+MOST_LOGGED = 20  # keys, of those that one reading leaves out: a flood of keys is not to be a flood of lines
 BALANCE = ("roundrobin", "leastconn", "source", "first", "random")  # those that servers can join at run time
 UPSTREAM = re.compile(r"(?P<host>[0-9.]{7,15}):(?P<port>[0-9]{1,5})(?: weight (?P<weight>[0-9]{1,3}))?")
 
@@ -129,6 +138,7 @@ class Registry:
         )
         # urllib3 would try four times, and wait TIMEOUT each time: our callers decide what is tried again, and when.
         self.etcd.http.connection_pool_kw["retries"] = False
+        self.left_out: dict[str, str] = {}  # key → reason, at the last reading: to log each once
 
     def announce(self, service: Backend) -> None:
         """Say what the load balancer needs to know of a service; an instance of it need not be there yet."""
@@ -177,13 +187,21 @@ class Registry:
         """Tell whether it has said so, of this address: an earlier life of the instance had another."""
         return self._get(self._drained(service, instance)) == address
 
-    def snapshot(self) -> Snapshot:
-        """Read everything; what is malformed is left out and logged."""
+    def snapshot(self, ours: Collection[str] = ()) -> Snapshot:
+        """Read everything; leave out and log what is malformed or too much, but none of the instances called `ours`."""
         root = self._call(self.etcd.read, "/", recursive=True)
-        snapshot = Snapshot({}, {}, root.etcd_index)
-        for node in root.leaves:
-            if node.value is not None and not _add(snapshot, node.key.split("/")[1:], node.value):
-                log.warning("ignored in the registry: %s = %r", node.key, node.value)
+        snapshot, left_out = Snapshot({}, {}, root.etcd_index), {}
+        # Then the oldest first: what was there before a flood stays.
+        leaves = [node for node in root.leaves if node.value is not None]
+        for node in sorted(leaves, key=lambda node: (node.key.split("/")[-1] not in ours, node.createdIndex)):
+            if reason := _add(snapshot, node.key.split("/")[1:], node.value):
+                left_out[node.key] = reason
+        new = [(key, reason) for key, reason in left_out.items() if self.left_out.get(key) != reason]
+        for key, reason in new[:MOST_LOGGED]:
+            log.warning("left out of the registry's %.200r: %s", key, reason)
+        if len(new) > MOST_LOGGED:
+            log.warning("left out of the registry: %s more keys", len(new) - MOST_LOGGED)
+        self.left_out = left_out
         return snapshot
 
     def entries(self) -> dict[str, str]:
@@ -233,26 +251,55 @@ class Registry:
             raise RegistryUnavailable(f"etcd: {error}") from error
 
 
-def _add(snapshot: Snapshot, path: list[str], value: str) -> bool:
-    """Add what stands in the registry at `path` to the snapshot; tell whether it was well-formed."""
+def _add(snapshot: Snapshot, path: list[str], value: str) -> str | None:
+    """Add a value of the registry to the snapshot; return why it is left out instead, None if it is not."""
     match path:
-        case ["services", service, "location"] if _is_name(service) and _are_prefixes(value):
-            snapshot.service(service).locations = value.split()
-        case ["services", service, "backend", "sticky"] if _is_name(service) and _are_prefixes(value):
-            snapshot.service(service).sticky = value.split()
-        case ["services", service, "backend", "balance"] if _is_name(service) and value in BALANCE:
-            snapshot.service(service).balance = value
-        case ["services", service, "upstream", instance] if (
-            _is_name(service) and _is_name(instance) and (upstream := _parse_upstream(value))
-        ):
-            snapshot.service(service).upstreams[instance] = upstream
-        case ["routes", prefixes] if _are_prefixes(unquote(prefixes)) and _is_name(value):
+        case ["services", name, *rest]:
+            if not _is_name(name):
+                return "this is no name of a service"
+            if name not in snapshot.services and len(snapshot.services) >= MOST_SERVICES:
+                return f"there are {MOST_SERVICES} services already"
+            return _add_to(snapshot, name, rest, value)
+        case ["routes", prefixes]:
+            if problem := _problem_with(unquote(prefixes), MOST_LOCATIONS):
+                return problem
+            if not _is_name(value):
+                return "its value is no name of a service"
+            if len(snapshot.routes) >= MOST_ROUTES:
+                return f"there are {MOST_ROUTES} routes already"
             snapshot.routes[unquote(prefixes)] = value
         case ["drained", service, instance]:
             snapshot.deregistered.add((service, instance))
         case _:
-            return False
-    return True
+            return "the load balancer knows no such key"
+    return None
+
+
+def _add_to(snapshot: Snapshot, name: str, key: list[str], value: str) -> str | None:
+    """Add a value to a service of the snapshot; return why it is left out instead, None if it is not."""
+    problem: str | None = None
+    match key:
+        case ["location"]:
+            if not (problem := _problem_with(value, MOST_LOCATIONS)):
+                snapshot.service(name).locations = value.split()
+        case ["backend", "sticky"]:
+            if not (problem := _problem_with(value, MOST_STICKY)):
+                snapshot.service(name).sticky = value.split()
+        case ["backend", "balance"] if value in BALANCE:
+            snapshot.service(name).balance = value
+        case ["backend", "balance"]:
+            problem = f"its value is none of {', '.join(BALANCE)}"
+        case ["upstream", instance] if _is_name(instance) and (upstream := _parse_upstream(value)):
+            known = snapshot.services.get(name)
+            if known and len(known.upstreams) >= MOST_INSTANCES:
+                problem = f"the service has {MOST_INSTANCES} instances already"
+            else:
+                snapshot.service(name).upstreams[instance] = upstream
+        case ["upstream", _]:
+            problem = "it is no name of an instance with an IPv4 address, a port and a weight as its value"
+        case _:
+            problem = "the load balancer knows no such key"
+    return problem
 
 
 def client_files(certificates: Path = paths.CERTIFICATES) -> tuple[str, str]:
@@ -283,8 +330,14 @@ def _is_name(value: str) -> bool:
     return bool(NAME.fullmatch(value)) and value not in RESERVED
 
 
-def _are_prefixes(value: str) -> bool:
-    return all(PREFIX.fullmatch(prefix) for prefix in value.split())
+def _problem_with(prefixes: str, most: int) -> str | None:
+    """Say why these are not path prefixes, separated by spaces, or too many; None when they will do."""
+    words = prefixes.split()
+    if len(words) > most:
+        return f"it has {len(words)} path prefixes, at most {most} are allowed"
+    if not all(PREFIX.fullmatch(prefix) for prefix in words):
+        return "it has what is no path prefix, such as /api/users, of at most 128 characters"
+    return None
 
 
 def _parse_upstream(value: str) -> Upstream | None:
