@@ -1,10 +1,14 @@
 """The load-balancer manager, with a real HAProxy and a real etcd."""
 
 import concurrent.futures
+import shutil
 import signal
 import statistics
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
 import requests
 
 from workshop.registry import BALANCE, TTL, Backend, Upstream
@@ -93,6 +97,83 @@ def test_a_hostile_registry_changes_nothing(load_balancer, service_registry, sta
 
     after = (load_balancer.folder / "haproxy.cfg").read_text()
     assert [line for line in after.splitlines() if "tiny_v1_bbbb" not in line] == before.splitlines()
+
+
+@pytest.fixture
+def own_sidecar(start_sidecar, folder):
+    """Start a sidecar of the platform's own, as the command line does: its instance is declared below .run/."""
+    (folder / "instances").mkdir()
+
+    def start(name: str, *arguments: str) -> None:
+        start_sidecar(name, *arguments)
+        shutil.copy(folder / f"{name}.json", folder / "instances")
+
+    return start
+
+
+def lines_of(load_balancer, words: str) -> list[str]:
+    return [line for line in (load_balancer.folder / "manager.log").read_text().splitlines() if words in line]
+
+
+def test_a_foreign_program_does_not_speak_for_a_service_of_the_platform(
+    load_balancer, service_registry, own_sidecar, until
+):
+    own_sidecar("tiny_v1_aaaa")
+    until(lambda: load_balancer.served_by("/tiny") == "tiny_v1_aaaa", 10, "served")
+    foreign = Backend("tiny", ["/foreign"], "leastconn", ["/foreign"], {"stranger": Upstream("127.0.0.1", 9)})
+    other = Backend("other", ["/tiny", "/other"], upstreams={"other": Upstream("127.0.0.1", 9)})
+    for _ in range(2):
+        service_registry.register(foreign, "stranger")
+        service_registry.register(other, "other")
+        until(lambda: {"stranger"} <= load_balancer.servers("tiny").keys(), 5, "the stranger has joined")
+        until(lambda: load_balancer.get("/other").status_code == 503, 5, "other serves what is its own")
+        assert load_balancer.get("/foreign").status_code == 404
+        assert load_balancer.served_by("/tiny") == "tiny_v1_aaaa"  # the stranger refuses connections
+        # Also after it has left: what it has overwritten is written again.
+        service_registry.deregister("tiny", "stranger")
+        until(lambda: service_registry.snapshot().services["tiny"].locations == ["/tiny"], 10, "written again")
+        assert load_balancer.served_by("/tiny") == "tiny_v1_aaaa"
+
+    tiny = service_registry.snapshot().services["tiny"]
+    assert (tiny.balance, tiny.sticky) == ("roundrobin", [])
+    assert len(lines_of(load_balancer, "tiny: the registry has other locations")) == 1
+    assert len(lines_of(load_balancer, "other: the registry has /tiny as a location")) == 1
+
+
+def test_a_service_that_registers_too_much_does_not_stop_the_manager(load_balancer, service_registry, until):
+    sticky = " ".join(f"/p{number}" for number in range(100))
+    service_registry.etcd.write("/services/greedy/location", "/greedy")
+    service_registry.etcd.write("/services/greedy/backend/sticky", sticky)
+    one = {"one": Upstream("127.0.0.1", 9)}
+    service_registry.register(Backend("late", ["/late"], upstreams=one), "one")
+
+    until(lambda: load_balancer.get("/late").status_code == 503, 5, "a service that registers later is served")
+    assert load_balancer.get("/greedy").status_code == 503
+    assert len(lines_of(load_balancer, "100 path prefixes, at most 8")) == 1
+
+
+def test_the_manager_says_what_haproxy_says_of_an_instance_and_why(
+    load_balancer, service_registry, start_sidecar, until
+):
+    start_sidecar()
+    until(lambda: lines_of(load_balancer, "tiny_v1_aaaa: in rotation at"), 10, "in rotation")
+
+    class WithoutHealthCheck(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), WithoutHealthCheck) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        foreign = Backend("foreign", ["/foreign"], upstreams={"sick": Upstream("127.0.0.1", server.server_port)})
+        service_registry.register(foreign, "sick")
+        until(lambda: lines_of(load_balancer, "sick: DOWN at"), 10, "the manager says that it is down")
+        server.shutdown()
+
+    assert lines_of(load_balancer, "sick: DOWN at")[0].endswith("GET /healthz is answered with 404")
+    assert lines_of(load_balancer, "sick: in rotation") == []
 
 
 def test_a_request_in_flight_is_answered_before_its_instance_ends(load_balancer, start_sidecar, until):

@@ -18,6 +18,11 @@ expiry says nothing until every sidecar had the time to register again: the mana
 
 Doubt begins with the first answer after: etcd stopped or killed, the whole machine suspended, the clock set forward,
 etcd wiped, the manager started.
+
+Which service answers what. Any program that may write to the registry can register under the name of a service that
+this platform runs. Such an instance joins the others, but it does not speak for the service: location, balance and
+sticky prefixes are those with which the platform has started its own instances (.run/instances/), and no other service
+gets one of these prefixes by its location. `./workshop route` may give it one.
 """
 
 import dataclasses
@@ -27,6 +32,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from workshop import haproxy, paths, state
@@ -35,8 +41,10 @@ from workshop.files import write_atomically
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.logs import log_to_stdout
 from workshop.registry import HEARTBEAT, TTL, Backend, Registry, RegistryUnavailable, Snapshot, Upstream
+from workshop.sidecar import Instance
 
 RECONCILE = 5  # seconds between two passes when nothing happens
+CHECK_POLL = 0.5  # seconds between two looks at an instance that HAProxy has not checked yet; it checks that often
 DRAIN_POLL = 0.02  # seconds between two looks at an instance that is finishing its requests
 RETRY = 0.5  # seconds between two attempts to reach a registry or an HAProxy that is away
 # Seconds without an answer of etcd (at rest it answers every 2 s) that may cost a sidecar a refresh. A key outlives one
@@ -120,6 +128,25 @@ def write_if_possible(file: Path, text: str) -> bool:
     return True
 
 
+def own_instances() -> dict[str, list[Instance]]:
+    """Return the instances that this platform has started, by service, the newest last."""
+    found = []
+    for file in paths.INSTANCES.glob("*.json"):
+        try:
+            found.append((file.stat().st_mtime_ns, _instance(file, file.stat().st_mtime_ns)))
+        except FileNotFoundError:
+            continue  # just removed
+    ours: dict[str, list[Instance]] = {}
+    for _, instance in sorted(found, key=lambda pair: pair[0]):
+        ours.setdefault(instance.service, []).append(instance)
+    return ours
+
+
+@lru_cache(maxsize=256)
+def _instance(file: Path, _written: int) -> Instance:
+    return Instance.load(file)
+
+
 def _clocks() -> tuple[float, float]:
     """Return the time by both clocks: etcd's keys expire by the second, which a resumed machine sets forward."""
     return time.monotonic(), time.time()
@@ -163,6 +190,11 @@ class Balancer:
         self.frame = haproxy.frame((folder / "haproxy.cfg").read_text())
         self.news: queue.SimpleQueue[Snapshot | None] = queue.SimpleQueue()  # None: the registry is away
         self.draining: dict[tuple[str, str], Leaving] = {}  # by service and instance
+        self.logged: dict[tuple[str, str], tuple[str, bool]] = {}  # (service, instance) → address, whether it is down
+        self.has_unchecked = False  # an instance that HAProxy has not checked yet
+        self.conflicts: set[tuple[str, str]] = set()  # those logged: (service, what another program says of it)
+        self.to_repair: dict[str, Backend] = {}  # what the registry is to say again of a service
+        self.repaired = 0.0  # when that was done last, on the monotonic clock
 
     def run(self) -> None:
         """Work until the process is ended."""
@@ -177,7 +209,7 @@ class Balancer:
             elif not self.make_pass(snapshot):
                 pause = RETRY
             else:
-                pause = DRAIN_POLL if self.draining else RECONCILE
+                pause = DRAIN_POLL if self.draining else CHECK_POLL if self.has_unchecked else RECONCILE
 
     def take_news(self, timeout: float) -> list[Snapshot | None]:
         """Return all news there is; none after `timeout` seconds: time to look at what drains or has drifted."""
@@ -194,7 +226,8 @@ class Balancer:
         answered = None
         while True:
             try:
-                snapshot = self.registry.snapshot()
+                ours = {instance.name for instances in own_instances().values() for instance in instances}
+                snapshot = self.registry.snapshot(ours)
                 last, answered = answered, _clocks()
                 if last is None or any(now - before > SILENCE for now, before in zip(answered, last, strict=True)):
                     self.last_good.doubt()
@@ -207,17 +240,56 @@ class Balancer:
 
     def make_pass(self, snapshot: Snapshot) -> bool:
         """Make HAProxy serve what the registry says; False when something failed and is to be tried again."""
+        self.declare(snapshot)
         services = self.last_good.complete(snapshot)
         table = Snapshot(services, self.last_good.routes, snapshot.index).table()
         try:
             self.apply(services, table)
             for prefix, service in self.last_good.lost_routes.items():
                 self.registry.set_route(prefix, service)
+            self.repair()
             self.drain()
         except (HAProxyUnavailable, RegistryUnavailable, WorkshopError, OSError) as error:  # OSError: a full disk
             log.warning("%s; next attempt in %s s", error, RETRY)
             return False
         return True
+
+    def declare(self, snapshot: Snapshot) -> None:
+        """Put the platform's own declarations in place of what other programs say, in the registry, of its services."""
+        ours = own_instances()
+        for service in snapshot.services.values():
+            if instances := ours.get(service.name):
+                self.declare_service(service, instances)
+        known = [service for service in snapshot.services.values() if service.name in ours]
+        owners = {prefix: service.name for service in known for prefix in service.locations}
+        for service in snapshot.services.values():
+            if service.name not in ours:
+                for prefix in [prefix for prefix in service.locations if prefix in owners]:
+                    self.log_conflict(service.name, f"{prefix} as a location, which is {owners[prefix]}'s")
+                service.locations = [prefix for prefix in service.locations if prefix not in owners]
+
+    def declare_service(self, service: Backend, instances: list[Instance]) -> None:
+        """Give a service what its instances declare; of several builds, that of the newest registered instance."""
+        newest = ([instance for instance in instances if instance.name in service.upstreams] or instances)[-1]
+        for field in ("locations", "balance", "sticky"):
+            said, unwritten = getattr(service, field), getattr(Backend(service.name), field)
+            if said != unwritten and said not in [getattr(instance, field) for instance in instances]:
+                self.log_conflict(service.name, f"other {field} than its instances declare")
+                self.to_repair[service.name] = service
+            setattr(service, field, getattr(newest, field))
+
+    def log_conflict(self, service: str, what: str) -> None:
+        if (service, what) not in self.conflicts:
+            self.conflicts.add((service, what))
+            log.warning("%s: the registry has %s: ignored. A program that joins needs names of its own.", service, what)
+
+    def repair(self) -> None:
+        """Write to the registry again what another program has overwritten; now and then, should it go on."""
+        if self.to_repair and time.monotonic() - self.repaired >= RECONCILE:
+            for service in self.to_repair.values():
+                self.registry.announce(service)
+            self.to_repair.clear()
+            self.repaired = time.monotonic()
 
     def apply(self, services: dict[str, Backend], table: dict[str, str]) -> None:
         """Write haproxy.cfg; reload for other services, use the Runtime API for other instances and routes."""
@@ -240,8 +312,10 @@ class Balancer:
             self.runtime.reload()
             self.frame = haproxy.frame(config)
             running = self.runtime.servers()
+        self.has_unchecked = False
         for service in services.values():
             self.reconcile(service, running[service.name])
+            self.log_health(service, running[service.name])
         self.runtime.set_map(routes_target, dict(line.split() for line in routes.splitlines()))
 
     def reconcile(self, service: Backend, running: dict[str, dict[str, str]]) -> None:
@@ -251,10 +325,11 @@ class Balancer:
             self.draining.pop((service.name, name), None)  # should it have been leaving, it does no more
             if server is None:
                 self.runtime.add_server(service.name, name, upstream)
-                log.info("%s: in rotation at %s", name, upstream.address)
+                self.has_unchecked = True
             elif server["addr"] != upstream.address or server["status"].startswith("MAINT"):
                 self.runtime.move_server(service.name, name, upstream)
-                log.info("%s: in rotation again, at %s", name, upstream.address)
+                self.logged.pop((service.name, name), None)
+                self.has_unchecked = True
             elif server["weight"] != str(upstream.weight):
                 self.runtime.set_weight(service.name, name, upstream.weight)
                 log.info("%s: weight %s", name, upstream.weight)
@@ -262,7 +337,22 @@ class Balancer:
             if (service.name, name) not in self.draining:
                 self.runtime.stop_sending(service.name, name)
                 self.draining[service.name, name] = Leaving(running[name]["addr"], time.monotonic())
+                self.logged.pop((service.name, name), None)
                 log.info("%s: out of rotation", name)
+
+    def log_health(self, service: Backend, running: dict[str, dict[str, str]]) -> None:
+        """Say of each instance whether HAProxy sends it requests, when that has changed, and why it does not."""
+        for name in service.upstreams.keys() & running.keys():
+            server, key = running[name], (service.name, name)
+            found = (server["addr"], haproxy.is_down(server))
+            if not haproxy.is_checked(server):
+                self.has_unchecked = True
+            elif self.logged.get(key) != found and not server["status"].startswith("MAINT"):
+                self.logged[key] = found
+                if haproxy.is_down(server):
+                    log.warning("%s: DOWN at %s: %s", name, server["addr"], haproxy.last_check(server))
+                else:
+                    log.info("%s: in rotation at %s", name, server["addr"])
 
     def drain(self) -> None:
         """Tell the instances that leave when nothing is in flight to them; close what would never end by itself."""

@@ -102,6 +102,29 @@ def check(config: str, folder: Path) -> None:
     candidate.unlink()
 
 
+def is_checked(server: dict[str, str]) -> bool:
+    """Tell whether a health check of a server (a row of `show stat`) has a result; for an instant, the next has none."""
+    return "INI" not in server["check_status"] and server["check_code"] != "0"
+
+
+def is_down(server: dict[str, str]) -> bool:
+    """Tell whether HAProxy sends a server nothing because its health check fails, or a connection to it did."""
+    return server["status"].startswith("DOWN")
+
+
+def last_check(server: dict[str, str]) -> str:
+    """Say how the last health check of a server ended, without a word of what it answered: it may be a foreign one."""
+    match server["check_status"].lstrip("* "):
+        case "L7STS":
+            return f"GET /healthz is answered with {server['check_code']}"
+        case "L7TOUT":
+            return "GET /healthz is not answered within 0.6 s"
+        case "L4CON":
+            return "it refuses the connection"
+        case _:
+            return server["check_desc"]
+
+
 @dataclass(frozen=True)
 class Session:
     """A request or a WebSocket that is under way."""

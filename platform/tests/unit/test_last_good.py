@@ -88,7 +88,7 @@ def test_the_manager_doubts_after_a_silence_by_one_of_the_clocks(
     clock.wall, waits = 1e9, []
 
     class Registry:
-        def snapshot(self) -> Snapshot:
+        def snapshot(self, ours) -> Snapshot:
             return snapshot(1, a=A)
 
         def wait(self, index: int) -> None:
