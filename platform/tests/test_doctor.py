@@ -10,6 +10,8 @@ import pytest
 from tests.privileges import as_root
 
 from workshop import binaries, doctor, lifecycle
+from workshop.haproxy import HAProxyUnavailable, Runtime, is_down
+from workshop.registry import Backend, Registry, Upstream
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -108,6 +110,25 @@ def test_a_file_that_root_has_left_in_the_run_folder_stops_up(workshop):
     refused = workshop.run("up", "stage0", expect=1).stderr
     assert "secrets.json belongs to user 65534, perhaps after a `sudo ./workshop`: run `sudo chown -R" in refused
     assert "secrets.json belongs to user 65534" in workshop.run("doctor", expect=2).stdout
+
+
+def test_doctor_names_an_instance_that_haproxy_reports_down_and_why(workshop, until):
+    status = workshop.up()
+    assert "Ready." in workshop.run("doctor").stdout
+    foreign = Registry(next(store["address"] for store in status["stores"] if store["name"] == "registry"))
+    foreign.register(Backend("foreign", ["/foreign"], upstreams={"sick": Upstream("127.0.0.1", 9)}), "sick")
+
+    def is_reported_down() -> bool:
+        try:
+            servers = Runtime(workshop.run_folder / "haproxy").servers()
+        except HAProxyUnavailable:
+            return False  # it is being reloaded for the new service
+        return "sick" in servers.get("foreign", {}) and is_down(servers["foreign"]["sick"])
+
+    until(is_reported_down, 5, "HAProxy has checked it")
+
+    report = workshop.run("doctor", expect=1).stdout
+    assert "✗ sick of foreign is DOWN at 127.0.0.1:9: it refuses the connection" in report
 
 
 # Before anything is set up, the doctor is a shell script: platform/provision.sh --check

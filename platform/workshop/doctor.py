@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from workshop import binaries, drivers, lifecycle, paths, ports, postgres, stage, state, stores, supervisor
+from workshop import binaries, drivers, haproxy, lifecycle, paths, ports, postgres, stage, state, stores, supervisor
 from workshop.errors import WorkshopError
 
 READY, MEND, ADMINISTRATOR = 0, 1, 2
@@ -288,7 +288,25 @@ def what_is_up() -> list[Finding]:
     if problem := lifecycle.remains():
         return [Finding(MEND, f"left behind: {problem}", "run `./workshop down`; `./workshop up` cleans up, too")]
     if paths.STATE.exists():
-        return [Finding(READY, f"{state.load().stage} is up at {state.load().url}")]
+        return [Finding(READY, f"{state.load().stage} is up at {state.load().url}"), *instances_down()]
     if problem := ports.problem(lifecycle.PUBLIC_PORT):
         return [Finding(READY, f"{problem}: `up` will choose another")]
     return [Finding(READY, f"no stage is up, port {lifecycle.PUBLIC_PORT} is free")]
+
+
+def instances_down() -> list[Finding]:
+    """Look which instances HAProxy sends no requests to, foreign ones too, and say why."""
+    try:
+        servers = haproxy.Runtime(paths.HAPROXY).servers()
+    except haproxy.HAProxyUnavailable:
+        return [Finding(MEND, "HAProxy does not answer", "see `./workshop logs haproxy`")]
+    return [
+        Finding(
+            MEND,
+            f"{name} of {service} is DOWN at {server['addr']}: {haproxy.last_check(server)}",
+            f"see its log: `./workshop logs {service}`, or where it was started; HAProxy expects 200 of GET /healthz",
+        )
+        for service, rows in servers.items()
+        for name, server in rows.items()
+        if haproxy.is_down(server)
+    ]
