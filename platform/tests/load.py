@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import xmlrpc.client
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -130,6 +130,24 @@ def frozen(pid: int):
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def suspended(stage):
+    """Stop every process of the stage, as a closed laptop lid does, and continue all of them."""
+    stopped_ones: set[int] = set()
+    try:
+        # Again and again: a process may have started another one before it was stopped.
+        while running := set(stage.processes()) - stopped_ones:
+            for pid in running:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            stopped_ones |= running
+        yield
+    finally:
+        for pid in stopped_ones:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 class Crowd:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 import requests
+import socketio
 from contract.conftest import Client, Listener, Site, http_session, serving
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
@@ -28,6 +29,7 @@ from tests.load import (
     still_running,
     stopped,
     summary,
+    suspended,
 )
 
 from workshop.probe import Ledger, Probe
@@ -232,6 +234,77 @@ def test_etcd_away_for_20_s_fails_no_request_and_takes_nothing_out(stage, regist
     print_figure(f"etcd away for 20 s, all registered {took:.1f} s after its start: {summary(probe.ledger)}")
     assert_flawless(probe.ledger)
     assert set(watch.counts) == {len(before)}
+
+
+@pytest.mark.parametrize("seconds", [12, 40], ids=["for_12_s", "for_40_s"])
+def test_a_frozen_etcd_takes_nothing_out_when_it_goes_on(stage, registered, print_figure, until, seconds):
+    """All keys are there at the manager's first look, and expire in the next instant."""
+    before = in_rotation(stage)
+    with Watch(stage) as watch, Probe(stage.url) as probe:
+        with frozen(pid_of_server(stage, "etcd")):
+            probe.run_for(seconds)
+        thawed = time.monotonic()
+        until(lambda: registered() == before, TTL, "all registered again")
+        took = time.monotonic() - thawed
+        probe.run_for(TTL + 1)
+    print_figure(f"etcd frozen for {seconds} s, all registered {took:.1f} s later: {summary(probe.ledger)}")
+    assert_flawless(probe.ledger)
+    assert set(watch.counts) == {len(before)}
+    assert probe.ledger.reconnects == 0
+
+
+SERVES_AGAIN = 5  # seconds
+
+
+# 12 s: longer than the registry's TTL. 35 s: longer than any timeout of HAProxy, gunicorn, Celery and Redis' clients.
+@pytest.mark.parametrize("seconds", [12, 35, 60], ids=["for_12_s", "for_35_s", "for_a_minute"])
+def test_a_stage_that_was_suspended_serves_again(stage, ann, print_figure, until, seconds):
+    before, pids = in_rotation(stage), {instance["pid"] for instance in stage.instances()}
+    url, failures = stage.url, []
+    with suspended(stage):
+        time.sleep(seconds)  # the subject of this test
+    resumed = time.monotonic()
+
+    def took(serves) -> float:
+        until(serves, 2 * SERVES_AGAIN, "serves again")
+        return time.monotonic() - resumed
+
+    def answers(method: str, path: str, **options) -> bool:
+        try:
+            answer = ann.http.request(method, url + path, timeout=SERVES_AGAIN, **options)
+        except requests.RequestException as error:
+            failures.append(str(error))
+            return False
+        if not answer.ok:
+            failures.append(answer.text)
+        return answer.ok
+
+    def pushes() -> bool:
+        try:
+            listener = Listener(url)
+        except socketio.exceptions.ConnectionError as error:
+            failures.append(str(error))
+            return False
+        message = ann.say("Do you hear me?")
+        until(lambda: listener.heard("Message", message["id"]), SERVES_AGAIN, "pushed")
+        listener.close()
+        return True
+
+    times = {
+        "page": took(lambda: answers("GET", "/")),
+        "GET": took(lambda: answers("GET", "/api/messages")),
+        "POST": took(lambda: answers("POST", "/api/messages", json={"source": "Good morning"})),
+        "Socket.IO": took(pushes),
+    }
+    shown = ", ".join(f"{name} {seconds_:.1f} s" for name, seconds_ in times.items())
+    print_figure(f"everything suspended for {seconds} s; after that {shown}; {len(failures)} failures")
+    assert max(times.values()) < SERVES_AGAIN
+    with Watch(stage) as watch, Probe(url) as probe:  # nothing expires, and nothing is killed, later on
+        probe.run_for(TTL + 2)
+    assert_flawless(probe.ledger)
+    assert set(watch.counts) == {len(before)}
+    assert in_rotation(stage) == before
+    assert {instance["pid"] for instance in stage.instances()} == pids
 
 
 def test_an_instance_killed_while_etcd_is_away_leaves_and_comes_back_even_if_etcd_lost_its_data(

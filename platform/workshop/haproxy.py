@@ -103,7 +103,7 @@ def check(config: str, folder: Path) -> None:
 
 
 def is_checked(server: dict[str, str]) -> bool:
-    """Tell whether a health check of a server (a row of `show stat`) has a result; for an instant, the next has none."""
+    """Tell whether a health check of a server (a row of `show stat`) has a result; one that runs just now has none."""
     return "INI" not in server["check_status"] and server["check_code"] != "0"
 
 

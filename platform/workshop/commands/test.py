@@ -22,12 +22,15 @@ LOAD = "platform/tests/test_under_load.py"
 ON_STAGE1, ON_STAGE2, ON_POSTGRES = ("--stage", "stage1"), ("--stage", "stage2"), ("--db", "postgres")
 IN_CONTAINERS = ("--driver", "docker")
 EXTREMES = "evolve_is_killed or whatever_happens or fifty_flips"  # accidents in the middle of a step, and haste
+LONG_PAUSES = "for_40_s or for_a_minute or suspended and for_12_s"  # the whole suite has one shorter pause of each kind
 EVOLVED = "--evolved"  # the stage is not brought up, stage 0 is, and becomes it
 # What a database, or where the stage came from, could make another of: attacks and browsers do not see it.
 WHAT_MAY_DIFFER = ("-k", "not attacks and not test_page and not fuzz")
 NOT_IN_CONTAINERS = "attacks_links or attacks_passwords or claimed"  # where it is skipped
 ROLLOUTS = "canary or migration_runs_once or crashes or bad_input"
-SAME_IN_CONTAINERS = "etcd or redis or manager or last_instance or with_its_key or expanding or probe_command or fuzz"
+SAME_IN_CONTAINERS = (
+    "etcd or suspended or redis or manager or last_instance or with_its_key or expanding or probe_command or fuzz"
+)
 ROLLED_IN_CONTAINERS = "its_rollback or never_becomes_healthy"
 EXERCISES, HARNESS = "platform/exercises/test_exercises.py", "platform/exercises/test_harness.py"
 # Of each exercise, whether it begins and can be solved; all else is the part's.
@@ -55,7 +58,12 @@ PARTS = {
     "platform": ((["platform/tests"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
     "docker": (
         ([ENGINE, *IN_CONTAINERS],),
-        ([FAULTS, LOAD, ROLLOUT, "platform/stage2", CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS],),
+        (
+            [
+                *(FAULTS, LOAD, ROLLOUT, "platform/stage2", CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
+                *("-k", "not suspended"),
+            ],
+        ),
         ([CONTAINERS, *COMMANDS, *IN_CONTAINERS],),
     ),
     "exercises": (([EXERCISES, HARNESS],),),
@@ -64,13 +72,15 @@ PARTS = {
     "contract": (([CONTRACT],), ([CONTRACT, *ON_STAGE1],), ([CONTRACT, *ON_STAGE2],)),
     # What the whole suite leaves out, to be done within 40 minutes.
     "matrix": (
-        ([EVOLVE, "-k", EXTREMES],),
+        ([EVOLVE, FAULTS, "-k", f"{EXTREMES} or {LONG_PAUSES}"],),
         ([EVOLVE, *ON_POSTGRES, "-k", f"becomes or {EXTREMES}"],),
         ([CONTRACT, *ON_STAGE1, EVOLVED],),
         ([ROLLOUT, *ON_STAGE2],),
         ([EVOLVE, *IN_CONTAINERS, "-k", "becomes"],),
         ([CONTRACT, *ON_STAGE2, *IN_CONTAINERS, EVOLVED],),
-        ([FAULTS, ROLLOUT, CONTRACT, *IN_CONTAINERS],),
+        (
+            [FAULTS, ROLLOUT, CONTRACT, *IN_CONTAINERS, "-k", "not suspended"],
+        ),  # the test stops processes, by their mark
         ([CONTRACT, *ON_POSTGRES],),
         ([FAULTS, *ON_STAGE2],),
         ([FAULTS, *ON_STAGE2, *ON_POSTGRES],),
@@ -91,7 +101,7 @@ ALL = (
     (
         [
             *("platform/tests", CONTRACT, *(f"--ignore={file}" for file in (*BARE, README, SLIDES, *UNIT))),
-            *("-k", f"not ({EXTREMES}) and (not test_rollout or {ROLLOUTS})"),
+            *("-k", f"not ({EXTREMES} or {LONG_PAUSES}) and (not test_rollout or {ROLLOUTS})"),
         ],
     ),
     # Stage 2 is tested in containers. Of the faults and roll-outs, those in which these could make a difference.
