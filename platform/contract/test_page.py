@@ -3,10 +3,12 @@
 import re
 import secrets
 import shutil
+import time
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from tests.load import suspended
 
 OPTIONS = [
     "--no-sandbox",  # Chromium refuses to run as root otherwise; it loads nothing but our own page
@@ -312,6 +314,30 @@ def test_a_page_that_was_cut_off_from_everything_catches_up(stage, visit, ann, t
     visitor.context.unroute("**/*")
     expect(visitor.message(text)).to_have_count(1, timeout=10_000)
     expect(visitor.banner).to_be_empty()
+
+
+@pytest.mark.parametrize("seconds", [35, 60], ids=["for_35_s", "for_a_minute"])
+def test_open_pages_go_on_after_the_whole_stage_was_suspended(stage, visit, text, print_figure, seconds):
+    """35 s are longer than any timeout of HAProxy's tunnels, gunicorn and Socket.IO."""
+    one, other = visit().register(), visit().register()
+    for visitor in (one, other):
+        visitor.wait_for_socket()
+        visitor.expected = LOST
+    with suspended(stage):
+        expect(one.banner).not_to_be_empty(timeout=1000 * seconds)
+        one.say(text)
+        time.sleep(seconds)  # the subject of this test
+    resumed = time.monotonic()
+
+    for visitor in (one, other):
+        expect(visitor.message(text)).to_be_visible(timeout=5_000)
+        expect(visitor.banner).to_be_empty(timeout=5_000)
+    print_figure(f"everything suspended for {seconds} s; pages are whole {time.monotonic() - resumed:.1f} s after that")
+    assert time.monotonic() - resumed < 5
+    for visitor in (one, other):
+        visitor.wait_for_socket()
+    other.say(f"afterwards {text}")
+    expect(one.message(f"afterwards {text}")).to_be_visible()
 
 
 def test_under_the_hood_shows_the_instances_that_served(visit):
