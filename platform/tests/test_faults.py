@@ -69,6 +69,13 @@ def test_killing_one_of_three_instances_fails_no_get_and_it_is_replaced(stage, p
     assert replaced < 5
 
 
+def test_the_row_of_a_killed_instance_is_gone_before_the_statistics_page_refreshes(stage, until):
+    page, victim = stage.status()["stats_url"], stage.instances()[0]
+    assert "refresh" in requests.get(page, timeout=5).text  # by itself, every 2 s
+    os.killpg(victim["pid"], signal.SIGKILL)
+    until(lambda: victim["id"] not in requests.get(f"{page};csv", timeout=5).text, 2, "no row")
+
+
 def test_killing_an_instance_with_its_sidecar_fails_no_get_and_leaves_no_orphan(stage, print_figure, until):
     family = []
 

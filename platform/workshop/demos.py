@@ -92,7 +92,7 @@ def scale(stage: Stage, service: Service) -> list[Step]:
         Step(
             "And back. Who leaves finishes what is in its hands first: out of rotation, drained, ended.",
             f"scale {name}=1",
-            "the rows that turn brown (MAINT) and go. The ledger has no failed request.",
+            "two rows are gone when the statistics page refreshes, every 2 s. The ledger has no failed request.",
         ),
     ]
 
@@ -104,7 +104,7 @@ def kill(stage: Stage, service: Service) -> list[Step]:
         Step(
             "One of them is killed, without a warning: kill -9.",
             f"kill {INSTANCE}",
-            "its row: red at once, gone, back after a second or two. Readers notice nothing.",
+            "its row is gone when the statistics page refreshes, every 2 s, and back seconds later. No read fails.",
         ),
         Step(
             "Now all of them at once.",
