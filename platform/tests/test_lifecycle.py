@@ -1,12 +1,15 @@
 """Up, down, and everything that can go wrong on the way, as a user meets it: sentences, exit codes, nothing left."""
 
 import dataclasses
+import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import termios
 import time
 from urllib.parse import urlsplit
 
@@ -87,13 +90,13 @@ def test_status_lists_services_and_stores(stage):
     assert {store["state"] for store in status["stores"]} == {"UP"}
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [*processes.INTERRUPTS, signal.SIGKILL])
 def test_an_interrupted_up_leaves_nothing_that_the_next_up_minds(workshop, until, sent):
     process = workshop.popen("up", "stage0", start_new_session=True)
     until(lambda: len(workshop.processes()) > 4, 20, "some of it runs")
     os.killpg(process.pid, sent)
     process.communicate(timeout=30)
-    if sent == signal.SIGINT:
+    if sent in processes.INTERRUPTS:
         assert workshop.processes() == []
 
     workshop.up()
@@ -148,16 +151,52 @@ def test_an_interrupted_down_leaves_nothing_that_the_next_up_minds(workshop, unt
     assert requests.get(workshop.up()["url"], timeout=5).status_code == 200
 
 
-def test_an_interrupted_scale_leaves_what_was_there(stage, until):
-    before = [i["id"] for i in stage.instances()]
-    process = stage.popen("scale", "monolith=5", start_new_session=True)
+def begun_to_scale(stage, until, **options) -> subprocess.Popen:
+    """Return a `scale` that is adding instances of the monolith."""
     programs = stage.run_folder / "supervisor" / "programs"
-    until(lambda: len(list(programs.glob("monolith_*"))) > len(before), 20, "some are being added")
-    os.killpg(process.pid, signal.SIGINT)
+    before = len(list(programs.glob("monolith_*")))
+    process = stage.popen("scale", "monolith=5", start_new_session=True, **options)
+    until(lambda: len(list(programs.glob("monolith_*"))) > before, 20, "some are being added")
+    return process
+
+
+@pytest.mark.parametrize("sent", processes.INTERRUPTS)
+def test_an_interrupted_scale_leaves_what_was_there(stage, until, sent):
+    before = [i["id"] for i in stage.instances()]
+    process = begun_to_scale(stage, until)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=30)
+
+    assert (process.returncode, said.strip()) == (1, "Aborted!")
+    assert [(i["id"], i["state"]) for i in stage.instances()] == [(name, "UP") for name in before]
+    assert "monolith: 4 in rotation" in stage.run("scale", "monolith=4").stdout
+
+
+def test_a_scale_whose_terminal_is_closed_leaves_what_was_there(stage, until):
+    before = [i["id"] for i in stage.instances()]
+    ours, terminal = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        for stream in range(3):
+            os.dup2(terminal, stream)
+
+    process = begun_to_scale(stage, until, preexec_fn=take_terminal)
+    os.close(terminal)
+    os.close(ours)
     process.communicate(timeout=30)
 
     assert [(i["id"], i["state"]) for i in stage.instances()] == [(name, "UP") for name in before]
-    assert "monolith: 4 in rotation" in stage.run("scale", "monolith=4").stdout
+
+
+def test_an_interrupt_while_instances_are_removed_waits_until_they_are(stage, until):
+    process = stage.popen("scale", "monolith=1", start_new_session=True)
+    until(lambda: any(i["state"] != "UP" for i in stage.instances()), 20, "some are leaving")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+
+    assert [i["state"] for i in stage.instances()] == ["UP"]
+    assert "monolith: 2 in rotation" in stage.run("scale", "monolith=2").stdout
 
 
 def test_scaling_down_takes_the_dead_first(stage):

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 import psutil
 
+from workshop import processes
 from workshop.errors import WorkshopError
 from workshop.haproxy import HAProxyUnavailable
 from workshop.registry import RegistryUnavailable
@@ -39,6 +40,7 @@ def cli() -> None:
 
 
 def main() -> None:
+    processes.heed_interrupts()
     # Everything here is on loopback, whatever proxy the environment names for the rest of the world.
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
     try:

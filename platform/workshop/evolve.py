@@ -23,7 +23,19 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from workshop import builds, copies, evolution, lifecycle, operations, paths, records, rollout, routing, stage
+from workshop import (
+    builds,
+    copies,
+    evolution,
+    lifecycle,
+    operations,
+    paths,
+    processes,
+    records,
+    rollout,
+    routing,
+    stage,
+)
 from workshop.errors import WorkshopError
 from workshop.evolution import Evolution, Rows, Step
 from workshop.haproxy import Runtime
@@ -240,7 +252,8 @@ def _workers_paused(declared: Stage, up: Up, say: Progress) -> Iterator[None]:
         yield
     finally:
         if names:
-            operations.start_missing(declared, up, names)
+            with processes.not_interrupted():
+                operations.start_missing(declared, up, names)
 
 
 def _hand_over(source: Engine, target: Engine, move: Move, registry: Registry, say: Progress) -> None:
@@ -278,9 +291,10 @@ def _switch(registry: Registry, move: Move, hold: Hold) -> BaseException | None:
         if in_time and not Runtime(paths.HAPROXY).outdated_clients():
             return None
         failure = WorkshopError("The load balancer did not take over the routes in time: all is as it was before.")
-    except BaseException as error:  # the interrupt key too
+    except BaseException as error:  # KeyboardInterrupt too
         failure = error
-    routing.take_back(registry, move.old)
-    for name in set(move.new.values()):
-        routing.wait_for_requests(name)
+    with processes.not_interrupted():
+        routing.take_back(registry, move.old)
+        for name in set(move.new.values()):
+            routing.wait_for_requests(name)
     return failure

@@ -8,7 +8,6 @@ what is up          down, then up with the stage that the exercise needs
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 
@@ -97,7 +96,7 @@ def _workshop(*words: str) -> None:
             process.wait()
         except KeyboardInterrupt:
             if words[0] != "down":
-                process.send_signal(signal.SIGINT)
+                process.terminate()
             with processes.not_interrupted():
                 process.wait()
             raise

@@ -85,8 +85,9 @@ def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: 
         copies.unmark(new, stage.stores)
     try:
         _bring_up(stage, new, say)
-    except BaseException:  # the interrupt key too: nothing may be left half running
-        tear_down()
+    except BaseException:  # KeyboardInterrupt too: nothing may be left half running
+        with processes.not_interrupted():
+            tear_down()
         raise
     return new
 

@@ -2,7 +2,7 @@
 
 import signal
 
-from workshop import builds, drivers, lifecycle, paths, programs, status, supervisor
+from workshop import builds, drivers, lifecycle, paths, processes, programs, status, supervisor
 from workshop.errors import WorkshopError
 from workshop.lifecycle import Progress
 from workshop.stage import Stage
@@ -32,9 +32,10 @@ def scale(stage: Stage, up: Up, counts: dict[str, int], say: Progress) -> None:
     except BaseException:  # the interrupt key too
         remove(new)
         raise
-    up.counts |= counts
-    up.save()
-    remove(removed)
+    with processes.not_interrupted():  # otherwise more instances could be left than `counts` says
+        up.counts |= counts
+        up.save()
+        remove(removed)
     for name, count in counts.items():
         say(f"{name}: {count} {'in rotation' if name in stage.services else 'at work'}")
 
@@ -103,8 +104,9 @@ def processes_of(name: str) -> list[supervisor.Process]:
 
 
 def remove(names: list[str]) -> None:
-    """End instances and workers, in good order, and forget them."""
-    supervisor.remove(names)
-    drivers.clean_up(names)
-    for name in names:
-        (paths.INSTANCES / f"{name}.json").unlink(missing_ok=True)
+    """Drain and stop instances and workers, and forget them; an interrupt waits until that is done."""
+    with processes.not_interrupted():
+        supervisor.remove(names)
+        drivers.clean_up(names)
+        for name in names:
+            (paths.INSTANCES / f"{name}.json").unlink(missing_ok=True)

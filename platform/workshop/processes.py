@@ -2,6 +2,8 @@
 
 import os
 import signal
+import stat
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +16,51 @@ from workshop import paths
 # somebody has set WORKSHOP_RUN_DIR.
 MARK = "WORKSHOP_PLATFORM"
 GRACE = 5  # seconds between SIGTERM and SIGKILL
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the interrupt key, a `kill`, a terminal that is closed
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a terminal that was closed
 
 
 def heed_interrupts() -> None:
-    """Have each of them raise KeyboardInterrupt, so that what has begun is ended in good order."""
-    for interrupt in INTERRUPTS:
-        signal.signal(interrupt, signal.default_int_handler)
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, so that the command cleans up and ends.
+
+    A SIGHUP that is ignored stays ignored: that is what `nohup` does.
+    """
+
+    def interrupt(number: int, _) -> None:
+        _leave_closed_terminal(number)
+        raise KeyboardInterrupt
+
+    for number in INTERRUPTS:
+        if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN):
+            signal.signal(number, interrupt)
 
 
 @contextmanager
 def not_interrupted() -> Iterator[None]:
-    """Let nobody interrupt us meanwhile: while we put everything in order."""
-    handlers = {interrupt: signal.signal(interrupt, signal.SIG_IGN) for interrupt in INTERRUPTS}
+    """Hold back interrupts until the block has ended. The block must be bounded in time."""
+    received = []
+
+    def hold_back(number: int, _) -> None:
+        _leave_closed_terminal(number)
+        received.append(number)
+
+    handlers = {number: signal.signal(number, hold_back) for number in INTERRUPTS}
     try:
         yield
     finally:
-        for interrupt, handler in handlers.items():
-            signal.signal(interrupt, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
+
+
+def _leave_closed_terminal(number: int) -> None:
+    """Discard further output after SIGHUP: writing to a closed terminal raises OSError, also while we clean up."""
+    if number != signal.SIGHUP:
+        return
+    with open(os.devnull, "w") as nowhere:
+        for stream in (sys.__stdout__.fileno(), sys.__stderr__.fileno()):
+            if stat.S_ISCHR(os.fstat(stream).st_mode):  # a terminal, not a file or a pipe
+                os.dup2(nowhere.fileno(), stream)
 
 
 def base_environment() -> dict[str, str]:

@@ -93,6 +93,7 @@ class Subject:
                 capture_output=True,
                 text=True,
                 timeout=COMMAND_TIMEOUT,
+                start_new_session=True,  # the terminal's Ctrl-C is for us: it must not end the `down`
             )
         except subprocess.TimeoutExpired as error:
             raise WorkshopError(f"{self.name}: {error}. This machine is too busy to measure anything.") from None

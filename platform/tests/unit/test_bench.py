@@ -191,7 +191,6 @@ def test_beside_the_figures_stands_what_a_stage_wins_and_loses_if_it_says_so():
 
 def test_people_and_programs_get_the_figures_and_the_sentences(monkeypatch):
     monkeypatch.setattr(bench, "run", lambda stages, seconds, say: REPORT)
-    monkeypatch.setattr(commands.bench.processes, "heed_interrupts", lambda: None)
     monkeypatch.setenv("COLUMNS", str(SMALL_TERMINAL))
     printed = CliRunner().invoke(commands.bench.command).output
     report = json.loads(CliRunner().invoke(commands.bench.command, ["--json"]).output)

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from workshop import bench, processes, stage
+from workshop import bench, stage
 from workshop.commands.probe import parse
 from workshop.subject import READ
 
@@ -35,7 +35,6 @@ def command(names: tuple[str, ...], seconds: int, as_json: bool) -> None:
     if seconds > LONGEST:
         raise click.BadParameter(f"{LONGEST} seconds for each figure are the most", param_hint="--for")
     names = tuple(dict.fromkeys(names)) or tuple(stage.stages())  # each once
-    processes.heed_interrupts()  # the stages are taken down
     report = bench.run([stage.load(name) for name in names], seconds, lambda text: click.echo(text, err=True))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=2))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import click
 
-from workshop import bundle, processes
+from workshop import bundle
 
 
 @click.command("bundle", epilog="Example: ./workshop bundle ~/workshop.tar")
@@ -13,7 +13,6 @@ def command(file: Path) -> None:
     It is for machines with this distribution and this version of the workshop: `./workshop setup --bundle FILE`
     installs from it.
     """
-    processes.heed_interrupts()
     machine = bundle.make(file, click.echo)
     size = file.stat().st_size / 1_000_000
     click.echo(f"{file} is written: {size:.0f} MB, for {machine}, with this version of the workshop.")

@@ -1,11 +1,10 @@
-import os
 import subprocess
 
 import click
 from rich.console import Console
 from rich.rule import Rule
 
-from workshop import demos, evolution, operations, paths, stage, state, status
+from workshop import demos, evolution, operations, paths, processes, stage, state, status
 from workshop.commands.probe import table
 from workshop.demos import DEMOS, Step
 from workshop.errors import WorkshopError
@@ -39,8 +38,9 @@ def command(name: str, auto: bool) -> None:
                     probe.run_for(step.seconds)
             if not auto:
                 wait_for_key("The last one. Any key for the ledger …")
-    finally:  # the interrupt key too
-        restore(current, up)
+    finally:  # after KeyboardInterrupt too
+        with processes.not_interrupted():
+            restore(current, up)
     console.print(table(probe.ledger))
     if not demo.holds(probe.ledger):
         raise WorkshopError(f"The promise of this demonstration is broken: {demo.promise}.")
@@ -66,11 +66,20 @@ def take(current: stage.Stage, service: stage.Service, step: Step, auto: bool) -
 
 
 def run(words: list[str]) -> None:
-    """Run a command and pass on what it prints. It sees no terminal, on which some go on showing things for ever."""
+    """Run a command and pass on what it prints. It sees no terminal, on which some go on showing things for ever.
+
+    It has a session of its own, so that an interrupt reaches it through us: it cleans up before we do.
+    """
     command = [paths.REPOSITORY / "workshop", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
-        for line in process.stdout:
-            click.echo(line, nl=False)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            for line in process.stdout:
+                click.echo(line, nl=False)
+        except KeyboardInterrupt:
+            process.terminate()
+            with processes.not_interrupted():
+                process.communicate()
+            raise
     if process.returncode:
         raise WorkshopError(f"`./workshop {' '.join(words)}` has failed: the demonstration ends here.")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from workshop import checking, exercises, jump, processes
+from workshop import checking, exercises, jump
 from workshop.errors import WorkshopError
 from workshop.exercises import Exercise, shown
 from workshop.verdict import PASSED, WRONG
@@ -47,7 +47,6 @@ def start(exercise: Exercise) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Show all that the check has printed, with the traceback.")
 def check(exercise: Exercise, verbose: bool) -> None:
     """Check your work. Exits with 0 when it passes, 1 when it does not yet, 2 when it cannot be checked."""
-    processes.heed_interrupts()
     sys.exit(report(exercise, verbose))
 
 
@@ -55,7 +54,6 @@ def check(exercise: Exercise, verbose: bool) -> None:
 @one
 def watch(exercise: Exercise) -> None:
     """Check your work again whenever you save a file, until it passes. Ctrl-C ends it."""
-    processes.heed_interrupts()
     while True:
         before = snapshot(exercise)
         if report(exercise, verbose=False) == 0:
@@ -120,7 +118,6 @@ def jump_(exercise: Exercise) -> None:
 
     What was there is put aside: it says where, and how to have it back.
     """
-    processes.heed_interrupts()
     with exercises.alone():
         jump.to(exercise, click.echo)
     introduce(exercise)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from workshop import binaries, deck, processes
+from workshop import binaries, deck
 from workshop.errors import WorkshopError
 from workshop.files import refuse_unwritable, write_where_asked
 from workshop.ports import HOST, LOOPBACK
@@ -31,7 +31,6 @@ READY = 30_000  # milliseconds until the browser has laid out the slides
 @click.option("--pdf", "file", metavar="FILE", type=click.Path(path_type=Path), help="Print them into FILE instead.")
 def command(timetable: str, port: int, file: Path | None) -> None:
     """Serve the slides until Ctrl-C, without a network. In the browser, S opens the speaker's view with the notes."""
-    processes.heed_interrupts()
     if file:
         print_pdf(file, timetable)
         return
