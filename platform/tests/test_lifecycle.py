@@ -90,7 +90,7 @@ def test_status_lists_services_and_stores(stage):
     assert {store["state"] for store in status["stores"]} == {"UP"}
 
 
-@pytest.mark.parametrize("sent", [*processes.INTERRUPTS, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [*processes.INTERRUPTS, signal.SIGKILL], ids=lambda sent: sent.name)
 def test_an_interrupted_up_leaves_nothing_that_the_next_up_minds(workshop, until, sent):
     process = workshop.popen("up", "stage0", start_new_session=True)
     until(lambda: len(workshop.processes()) > 4, 20, "some of it runs")
@@ -153,14 +153,17 @@ def test_an_interrupted_down_leaves_nothing_that_the_next_up_minds(workshop, unt
 
 def begun_to_scale(stage, until, **options) -> subprocess.Popen:
     """Return a `scale` that is adding instances of the monolith."""
-    programs = stage.run_folder / "supervisor" / "programs"
-    before = len(list(programs.glob("monolith_*")))
+
+    def sidecars() -> int:
+        return sum("workshop.sidecar" in name for name in stage.names())
+
+    before = sidecars()
     process = stage.popen("scale", "monolith=5", start_new_session=True, **options)
-    until(lambda: len(list(programs.glob("monolith_*"))) > before, 20, "some are being added")
+    until(lambda: sidecars() > before, 20, "some are being added")
     return process
 
 
-@pytest.mark.parametrize("sent", processes.INTERRUPTS)
+@pytest.mark.parametrize("sent", processes.INTERRUPTS, ids=lambda sent: sent.name)
 def test_an_interrupted_scale_leaves_what_was_there(stage, until, sent):
     before = [i["id"] for i in stage.instances()]
     process = begun_to_scale(stage, until)

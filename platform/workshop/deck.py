@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jinja2
 
-from workshop import exercises, paths
+from workshop import exercises, paths, state
 from workshop.errors import WorkshopError
 
 SOURCES = paths.REPOSITORY / "slides"
@@ -108,8 +108,8 @@ def write(folder: Path, timetable: str = "1d") -> None:
 
 
 def render(file: Path) -> str:
-    """Return a file of the deck as Markdown, with what it includes."""
-    return environment().get_template(str(file.relative_to(SOURCES))).render()
+    """Return a file of the deck as Markdown, with what it includes and the ports of the stage that is up."""
+    return state.with_real_ports(environment().get_template(str(file.relative_to(SOURCES))).render())
 
 
 def environment(autoescape: bool = False) -> jinja2.Environment:

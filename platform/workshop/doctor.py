@@ -289,9 +289,9 @@ def what_is_up() -> list[Finding]:
         return [Finding(MEND, f"left behind: {problem}", "run `./workshop down`; `./workshop up` cleans up, too")]
     if paths.STATE.exists():
         return [Finding(READY, f"{state.load().stage} is up at {state.load().url}"), *instances_down()]
-    if problem := ports.problem(lifecycle.PUBLIC_PORT):
+    if problem := ports.problem(ports.PUBLIC_PORT):
         return [Finding(READY, f"{problem}: `up` will choose another")]
-    return [Finding(READY, f"no stage is up, port {lifecycle.PUBLIC_PORT} is free")]
+    return [Finding(READY, f"no stage is up, port {ports.PUBLIC_PORT} is free")]
 
 
 def instances_down() -> list[Finding]:

@@ -32,7 +32,6 @@ from workshop.state import Up
 from workshop.waiting import wait_until
 
 DRIVER = "process"  # unless it is said otherwise
-PUBLIC_PORT = 8080  # if it is free and no other is asked for; statistics are one above
 START_TIMEOUT = 30  # seconds for a stage, or new instances, to be in rotation; measured: 3
 MIGRATE_TIMEOUT = 120  # seconds
 ANSWER_TIMEOUT = 2  # seconds for one request to the stage
@@ -191,10 +190,10 @@ def make_databases(stage: Stage, up: Up) -> None:
 
 
 def _choose_ports(driver: str, port: int | None, say: Progress) -> dict[str, int]:
-    problem = ports.problem(port or PUBLIC_PORT)
+    problem = ports.problem(port or ports.PUBLIC_PORT)
     if port and problem:
         raise WorkshopError(f"{problem}: choose another one with --port.")
-    public = port or ports.free_port(PUBLIC_PORT)
+    public = port or ports.free_port(ports.PUBLIC_PORT)
     if not port and problem:
         say(f"{problem}: {public} instead.")
     chosen = {"public": public, "statistics": ports.free_port(public + 1, avoid=[public])}

@@ -16,6 +16,7 @@ from workshop.errors import WorkshopError
 
 HOST = "127.0.0.1"
 LOOPBACK = (HOST, "localhost", "[::1]")  # as the Host header of a request names it
+PUBLIC_PORT = 8080  # of the page, if it is free and `up` gets no other; statistics are one above
 BIND = os.environ.get("WORKSHOP_BIND") or HOST  # where `up` has the page and the statistics be; in a VM, its interface
 SERVICE_PORT = 5000  # of an instance that has an address of its own
 # Below the ephemeral range of Linux (32768–60999), from which outgoing connections take theirs, so that no

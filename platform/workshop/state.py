@@ -6,6 +6,7 @@ import fcntl
 import ipaddress
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -15,7 +16,7 @@ import psutil
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
-from workshop.ports import HOST
+from workshop.ports import HOST, PUBLIC_PORT
 from workshop.waiting import wait_until
 
 # Which have addresses of their own in a network of containers: the first ones, after the gateway's.
@@ -105,6 +106,18 @@ def load() -> Up:
     if up := _read(paths.STATE):
         return up
     raise WorkshopError("No stage is up: start one with `./workshop up stage0`.")
+
+
+def with_real_ports(text: str) -> str:
+    """Return a text with the ports of the stage that is up in place of `localhost:8080` and `:8081`."""
+    try:
+        up = load()
+    except WorkshopError:
+        return text  # no stage is up
+    real = {PUBLIC_PORT: up.ports["public"], PUBLIC_PORT + 1: up.ports["statistics"]}
+    return re.sub(
+        rf"(?<=localhost:|127\.0\.0\.1:)({'|'.join(map(str, real))})\b", lambda port: str(real[int(port[0])]), text
+    )
 
 
 def left_on_the_way() -> Up | None:

@@ -1,11 +1,14 @@
-"""The lock: one command at a time changes what runs."""
+"""What is up, and the lock: one command at a time changes what runs."""
 
 import fcntl
+import re
 import threading
 
 import pytest
+from click.testing import CliRunner
 
-from workshop import paths, state
+from workshop import deck, exercises, paths, state
+from workshop.commands import exercise
 from workshop.errors import WorkshopError
 
 
@@ -14,6 +17,7 @@ def run_folder(tmp_path, monkeypatch):
     """A run folder of its own."""
     monkeypatch.setattr(paths, "RUN", tmp_path)
     monkeypatch.setattr(paths, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(paths, "STATE", tmp_path / "stage.json")
 
 
 def test_a_command_is_refused_and_told_who_is_at_work():
@@ -41,3 +45,28 @@ def test_a_command_waits_for_somebody_who_only_looks():
     with state.locked("up stage0"):
         assert looking.closed
     is_done.join()
+
+
+def test_texts_name_the_ports_of_the_stage_that_is_up():
+    text = "curl localhost:8080/api/users and http://127.0.0.1:8081/, 8080 characters, port 8080, 127.0.0.1:80801"
+    assert state.with_real_ports(text) == text
+    state.Up("stage0", "process", "sqlite", {"public": 9310, "statistics": 9320}, {}, {}, {}).save(paths.STATE)
+    assert state.with_real_ports(text) == (
+        "curl localhost:9310/api/users and http://127.0.0.1:9320/, 8080 characters, port 8080, 127.0.0.1:80801"
+    )
+
+
+def test_hints_slides_and_exercises_print_those_ports(tmp_path, monkeypatch):
+    monkeypatch.setattr(exercises, "WORK", tmp_path / "work")
+    monkeypatch.setattr(exercises, "PROGRESS", tmp_path / "work" / "progress.json")
+    state.Up("stage0", "process", "sqlite", {"public": 9310, "statistics": 9320}, {}, {}, {}).save(paths.STATE)
+    hints = ""
+    for number, levels in (("01", 4), ("10", 4)):
+        for level in range(1, levels + 1):
+            hints += CliRunner().invoke(exercise.command, ["hint", number, str(level)]).output
+    started = CliRunner().invoke(exercise.command, ["start", "01"]).output
+
+    assert "http://127.0.0.1:9310/" in hints and "localhost:9310/" in hints
+    assert "http://127.0.0.1:9310/" in deck.page()
+    assert "your stage is at localhost:9310" in started
+    assert not re.search(r"(localhost|127\.0\.0\.1):808[01]\b", hints + deck.page())

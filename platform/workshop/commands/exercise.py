@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from workshop import checking, exercises, jump
+from workshop import checking, exercises, jump, state
 from workshop.errors import WorkshopError
 from workshop.exercises import Exercise, shown
+from workshop.ports import PUBLIC_PORT
 from workshop.verdict import PASSED, WRONG
 
 POLL = 0.5  # seconds between two looks at the files, by size and time: a folder shared with a VM's host sends no events
@@ -81,7 +82,7 @@ def hint(exercise: Exercise, level: int | None) -> None:
         raise WorkshopError(f"{exercise.name} has hints 1 to {len(hints)}, and no hint {level}.")
     if level > following:
         raise WorkshopError(f"One at a time: hint {following} comes before hint {level}.")
-    click.echo(f"Hint {level} of {len(hints)}\n\n{hints[level - 1]}")
+    click.echo(f"Hint {level} of {len(hints)}\n\n{state.with_real_ports(hints[level - 1])}")
     if level > read:
         exercises.enter(exercise, hints=level)
     if level == len(hints):
@@ -126,6 +127,8 @@ def jump_(exercise: Exercise) -> None:
 def introduce(exercise: Exercise) -> None:
     click.echo(f"{exercise.name}, about {exercise.minutes} minutes")
     click.echo(f"  read   {shown(exercise.folder)}/README.md")
+    if (address := f"localhost:{PUBLIC_PORT}") != (real := state.with_real_ports(address)):
+        click.echo(f"         (your stage is at {real}: use that where it says {address})")
     for name in exercise.files:
         click.echo(f"  edit   {shown(exercise.work)}/{name}")
     click.echo(

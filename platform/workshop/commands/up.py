@@ -4,7 +4,7 @@ from workshop import doctor, lifecycle, stage, state, supervisor
 from workshop.drivers import DRIVERS
 from workshop.errors import WorkshopError
 from workshop.lifecycle import DRIVER
-from workshop.lifecycle import PUBLIC_PORT as PORT
+from workshop.ports import PUBLIC_PORT as PORT
 
 DEFAULT_DBS = ", ".join(f"{driver.db} with driver {name}" for name, driver in DRIVERS.items())
 
