@@ -56,7 +56,10 @@ def test_an_optional_service_that_nobody_asked_for_is_not_there_and_nothing_miss
     assert "stats" not in [service["name"] for service in stage.status()["services"]]
     assert "has no service 'stats'" in stage.run("scale", "stats=2", expect=1).stderr
     again = ("up", "stage0", "--port", stage.url.split(":")[2], "--with", "stats")
-    assert "is up already, without stats: `./workshop down` comes first" in stage.run(*again, expect=1).stderr
+    assert (
+        "is up already, without stats. Add it with `./workshop join stage2-microservices/stats --name stats`."
+        in stage.run(*again, expect=1).stderr
+    )
 
     visitor = visit(stage)
     visitor.wait_for_socket()

@@ -1,6 +1,7 @@
 """Builds: immutable, numbered copies of a service's code, as container images would be.
 
-Instances run from a build, so editing a file changes nothing that runs until it is deployed.
+Instances run from a build, so editing a file changes nothing that runs until it is deployed. The one exception is an
+instance that `join --dev` runs from the working tree, whose version is `vdev`.
 """
 
 import compileall
@@ -16,11 +17,17 @@ from workshop.stage import Service
 
 # What a service does not need to run: an image would not contain it either.
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "tests", "node_modules", "stage.toml", "pytest.ini", "README.md")
+WORKING_TREE = "vdev"  # in place of a version: the code as it is being edited
 DIGEST = "DIGEST"  # beside the build: of the code that it was made from
 
 
 def folder(service: str, version: str) -> Path:
     return paths.BUILDS / service / version
+
+
+def is_working_tree(instance: str) -> bool:
+    """Tell whether an instance of this name runs from a working tree."""
+    return instance.split("_")[1:2] == [WORKING_TREE]
 
 
 def versions(service: str) -> list[str]:
@@ -79,10 +86,23 @@ def digest(service: Service) -> str:
 
 def contents(service: Service) -> dict[str, Path]:
     """Return what a build of the service consists of: file in the build → file that it is a copy of."""
-    shared = {
-        f"{place}/{inside}": source for place, folder in service.shared.items() for inside, source in _files(folder)
-    }
-    return dict(_files(service.folder)) | shared | {inside: npm_file(name) for inside, name in service.npm.items()}
+    return files(sources(service))
+
+
+def sources(service: Service) -> dict[str, Path]:
+    """Return what a build is made from: place in the build → folder or file."""
+    return {"": service.folder} | service.shared | {place: npm_file(name) for place, name in service.npm.items()}
+
+
+def files(sources: dict[str, Path]) -> dict[str, Path]:
+    """Return the files that sources consist of now: file in the build → file that it is a copy of."""
+    found = {}
+    for place, source in sources.items():
+        if source.is_dir():
+            found |= {str(Path(place, inside)): file for inside, file in _files(source)}
+        else:
+            found[place] = source
+    return found
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -18,7 +18,7 @@ from workshop.registry import RegistryUnavailable
 
 COMMANDS = (
     "setup", "bundle", "doctor", "up", "down", "status", "logs", "open",
-    "scale", "kill", "stop", "start", "restart",
+    "scale", "kill", "stop", "start", "restart", "join", "leave",
     "build", "upgrade", "rollback", "canary", "promote", "abort", "route", "evolve", "etcdctl",
     "probe", "bench", "demo", "diff", "tour", "exercises", "exercise", "slides", "test",
 )  # fmt: skip

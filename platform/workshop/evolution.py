@@ -106,7 +106,7 @@ def _locations(declared: Stage) -> dict[str, str]:
 
 def of(up: Up) -> Evolution:
     """Return the way on from the stage that is up, or that it has left already. Raises WorkshopError at the last."""
-    return between(up.stage, up.counts)
+    return between(up.stage, up.chosen)
 
 
 def between(name: str, chosen=()) -> Evolution:
@@ -129,12 +129,32 @@ def progress(up: Up) -> str:
 
 
 def current(up: Up) -> Stage:
-    """Return what is declared of that which is up: its stage or, on the way to the next one, what is there by now.
+    """Return what is declared of that which is up: its stage with the services that have joined.
 
-    Raises WorkshopError when stage.toml has gained a service or a worker since the stage was brought up.
+    On the way to the next stage, return what is there by now. Raises WorkshopError when stage.toml has gained a service
+    or a worker since the stage was brought up.
     """
+    declared = _current(up)
+    joined = {name: Service.from_json(saved) for name, saved in up.joined.items()}
+    return dataclasses.replace(declared, services=declared.services | joined)
+
+
+def ensure_joined_can_stay(up: Up, way: Evolution) -> None:
+    """Raise WorkshopError when a service that has joined has a name or a route of one of the stages of the way."""
+    declared = [*(way.before.services | way.after.services).values()]
+    names = {service.name for service in declared} | way.before.workers.keys() | way.after.workers.keys()
+    routes = {prefix for service in declared for prefix in service.routes}
+    for name, saved in up.joined.items():
+        if name in names or routes & set(saved["routes"]):
+            raise WorkshopError(
+                f"{name} has joined under a name or a route that {way.before.name} or {way.after.name} needs. "
+                f"Run `./workshop leave {name}` first."
+            )
+
+
+def _current(up: Up) -> Stage:
     if not up.is_on_the_way:
-        declared = stage.load(up.stage, up.counts)
+        declared = stage.load(up.stage, up.chosen)
         if gained := [name for name in declared.services | declared.workers if name not in up.counts]:
             raise WorkshopError(
                 f"{up.stage} was brought up before its stage.toml had {', '.join(gained)}: "

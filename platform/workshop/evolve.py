@@ -27,7 +27,7 @@ from workshop import (
     builds,
     copies,
     evolution,
-    lifecycle,
+    joining,
     operations,
     paths,
     processes,
@@ -69,7 +69,7 @@ def take(up: Up, way: Evolution, say: Progress) -> Up:
     step, up = way.steps[number], _begin(up, way, number)
     declared = evolution.current(up)  # all that is there before the step, or after it
     for name in step.start:
-        _start(declared, up, name, say)
+        operations.start_service(declared, up, name, say)
     _share(step, up, say)
     for name in step.roll:
         _roll(way.at(number + 1), up, name, say)
@@ -85,7 +85,7 @@ def undo(up: Up, way: Evolution, number: int, say: Progress) -> Up:
     step, up = way.steps[number], _begin(up, way, number)
     declared = evolution.current(up)
     for name in step.retire:
-        _start(declared, up, name, say)
+        operations.start_service(declared, up, name, say)
     _share(step, up, say)
     _move(declared, up, _move_of(way, number).back(), say)
     for name in step.roll:
@@ -103,7 +103,7 @@ def last_step(up: Up) -> tuple[Evolution, int]:
     names = list(stage.stages())
     if up.stage == names[0]:
         raise WorkshopError(f"{up.stage} is the beginning of the way: there is nothing to undo.")
-    way = evolution.between(names[names.index(up.stage) - 1], up.counts)
+    way = evolution.between(names[names.index(up.stage) - 1], up.chosen)
     return way, len(way.steps) - 1
 
 
@@ -114,6 +114,8 @@ def _move_of(way: Evolution, number: int) -> Move:
 
 def _begin(up: Up, way: Evolution, number: int) -> Up:
     """Enter that a step has begun; see to it that no route changes by itself, whoever comes and goes."""
+    evolution.ensure_joined_can_stay(up, way)
+    joining.ensure_no_working_tree(up)
     registry = Registry(up.registry)
     done = len(way.steps) if up.stage == way.after.name else up.steps
     for name in way.steps[number].roll:
@@ -153,19 +155,6 @@ def _tidy(way: Evolution, reached: Stage, registry: Registry) -> None:
     for prefixes in snapshot.routes:
         registry.remove_route(prefixes)
     routing.wait_until_in_force(snapshot.locations())
-
-
-def _start(declared: Stage, up: Up, name: str, say: Progress) -> None:
-    """Have the instances and the workers of a service; those that are there already count."""
-    service, owners = declared.service(name), operations.affected(declared, name)
-    up.settings = service.chosen_settings() | up.settings
-    up.versions[name] = builds.build(service)
-    up.counts |= {owner: up.counts.get(owner) or declared.program(owner).instances for owner in owners}
-    up.save()
-    say(f"starting {name} {up.versions[name]}")
-    lifecycle.make_databases(declared, up)
-    lifecycle.migrate(declared, service, up, say)
-    operations.start_missing(declared, up, owners)
 
 
 def _roll(declared: Stage, up: Up, name: str, say: Progress) -> None:

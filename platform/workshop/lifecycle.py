@@ -1,6 +1,7 @@
 """Bringing a stage up and down: nothing is left half running, and every command works after an interrupted one."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Collection
@@ -42,7 +43,10 @@ Progress = Callable[[str], None]
 
 
 def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: Progress) -> Up:
-    """Bring up a stage; what is up already stays as it is. Raises WorkshopError, and leaves nothing running then."""
+    """Bring up a stage without its optional services; a stage that is up already stays as it is.
+
+    Raises WorkshopError, and leaves nothing running then.
+    """
     clean_after_crash(say)
     if paths.STATE.exists():
         current = state.load()
@@ -54,8 +58,11 @@ def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: 
         if port and port != current.ports["public"]:
             raise WorkshopError(f"{current.stage} is up already, at {current.url}: `./workshop down` comes first.")
         if missing := stage.services.keys() - current.counts.keys():
-            names = ", ".join(sorted(missing))
-            raise WorkshopError(f"{current.stage} is up already, without {names}: `./workshop down` comes first.")
+            name, *_ = sorted(missing)
+            folder = os.path.relpath(stage.services[name].folder, paths.REPOSITORY)
+            raise WorkshopError(
+                f"{current.stage} is up already, without {name}. Add it with `./workshop join {folder} --name {name}`."
+            )
         for wanted, what in ((db, current.db), (driver, current.driver)):
             if wanted and wanted != what:
                 raise WorkshopError(f"{current.stage} is up already, with {what}: `./workshop down` comes first.")
@@ -69,6 +76,7 @@ def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: 
         )
     if left:
         stage, db = evolution.current(left), left.db
+    stage = stage.only([])
     settings = {name: value for s in stage.services.values() for name, value in s.chosen_settings().items()}
     counts = {name: program.instances for name, program in (stage.services | stage.workers).items()}
     driver = driver or DRIVER

@@ -49,6 +49,12 @@ def canary(stage: Stage, service: Service, up: Up, weight: int) -> Program:
     return _instance(stage, service, up, weight)
 
 
+def working_tree(stage: Stage, service: Service, up: Up, weight: int) -> Program:
+    """Return the program for an instance that runs the service's files as they are, and restarts when one changes."""
+    sources = {place: str(source) for place, source in builds.sources(service).items()}
+    return _instance(stage, service, up, weight, runner="workshop.working_tree", sources=sources)
+
+
 def told(stage: Stage, service: Service, up: Up) -> dict[str, str]:
     """Return what the service's code is told, by its environment: as an instance, a worker or a migration."""
     settings = service.chosen_settings() | up.settings  # which has none that stage.toml has gained since `up`
@@ -70,7 +76,14 @@ def command(
     return drivers.of(up).command(Container(name, words, build, told, host, folders))
 
 
-def _instance(stage: Stage, service: Service, up: Up, weight: int = WEIGHT) -> Program:
+def _instance(
+    stage: Stage,
+    service: Service,
+    up: Up,
+    weight: int = WEIGHT,
+    runner: str = "workshop.sidecar",
+    sources: dict[str, str] | None = None,
+) -> Program:
     version = up.versions[service.name]
     name = _name(service.name, version)
     file = paths.INSTANCES / f"{name}.json"
@@ -88,9 +101,10 @@ def _instance(stage: Stage, service: Service, up: Up, weight: int = WEIGHT) -> P
         registry=up.registry,
         weight=weight,
         network=up.network,
+        sources=sources or {},
         clean_up=drivers.of(up).clean_up(name),
     ).save(file)
-    return Program(name, [sys.executable, "-m", "workshop.sidecar", str(file)], paths.RUN, platform_environment())
+    return Program(name, [sys.executable, "-m", runner, str(file)], paths.RUN, platform_environment())
 
 
 def _worker(stage: Stage, worker: Worker, up: Up) -> Program:

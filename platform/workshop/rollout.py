@@ -21,12 +21,11 @@ from workshop.sidecar import Instance
 from workshop.stage import Service, Stage
 from workshop.state import Up
 from workshop.status import InstanceStatus
-from workshop.supervisor import Program
 
 
 def upgrade(stage: Stage, up: Up, name: str, wanted: str | None, allow_breaking: bool, say: Progress) -> None:
     """Have all instances, and the service's workers, run the code as it is now, or the version that is wanted."""
-    service = stage.service(name)
+    service = _service(stage, up, name, "upgrade")
     up.refuse_canary(name)
     _refuse_stopped(name)
     version = wanted or builds.build(service)
@@ -37,7 +36,7 @@ def upgrade(stage: Stage, up: Up, name: str, wanted: str | None, allow_breaking:
 
 def rollback(stage: Stage, up: Up, name: str, say: Progress) -> None:
     """Have all instances run the version before; or, when a roll was interrupted, the one that it began with."""
-    service = stage.service(name)
+    service = _service(stage, up, name, "rollback")
     up.refuse_canary(name)
     _refuse_stopped(name)
     current, before = up.versions[name], up.previous.get(name)
@@ -58,7 +57,7 @@ def rollback(stage: Stage, up: Up, name: str, say: Progress) -> None:
 
 def canary(stage: Stage, up: Up, name: str, wanted: str | None, percent: int, say: Progress) -> None:
     """Have one instance of the code as it is now, or of the version that is wanted, answer so many percent."""
-    service = stage.service(name)
+    service = _service(stage, up, name, "canary")
     _refuse_stopped(name)
     if any(instance.version == up.canaries.get(name) for instance in _instances(stage, name)):
         say(f"{name} has a canary already, {up.canaries[name]}: it stays as it is.")
@@ -71,13 +70,13 @@ def canary(stage: Stage, up: Up, name: str, wanted: str | None, percent: int, sa
             f"An upgrade of {name} was interrupted: `./workshop upgrade {name} --to {up.versions[name]}` or "
             f"`./workshop rollback {name}` comes first."
         )
-    weight = weight_for(percent, _weights(name))
+    weight = weight_for(percent, weights(name))
     tried = dataclasses.replace(up, versions=up.versions | {name: version})
     _prepare(stage, service, tried, allow_breaking=False, say=say)
     dataclasses.replace(up, canaries=up.canaries | {name: version}).save()
     say(f"{name}: starting one instance of {version}")
     try:
-        _start(stage, [programs.canary(stage, service, tried, weight)])
+        operations.start_new(stage, [programs.canary(stage, service, tried, weight)])
     except BaseException:  # the interrupt key too
         dataclasses.replace(up, canaries=_without_canary(up, name)).save()
         raise
@@ -85,7 +84,7 @@ def canary(stage: Stage, up: Up, name: str, wanted: str | None, percent: int, sa
 
 def promote(stage: Stage, up: Up, name: str, say: Progress) -> None:
     """Have all instances run the canary's version; the canary itself makes room for an ordinary instance."""
-    version = _canary_of(stage, up, name)
+    version = _canary_of(stage, up, name, "promote")
     _refuse_stopped(name)
     after = dataclasses.replace(up.deployed(name, version), canaries=_without_canary(up, name))
     _roll(stage, after, name, say)
@@ -93,7 +92,7 @@ def promote(stage: Stage, up: Up, name: str, say: Progress) -> None:
 
 def abort(stage: Stage, up: Up, name: str, say: Progress) -> None:
     """End the canary; the others have been there all the time."""
-    version = _canary_of(stage, up, name)
+    version = _canary_of(stage, up, name, "abort")
     operations.remove([instance.id for instance in _instances(stage, name) if instance.version == version])
     dataclasses.replace(up, canaries=_without_canary(up, name)).save()
     say(f"{name}: {version} is gone, {up.versions[name]} serves")
@@ -108,7 +107,7 @@ def weight_for(percent: int, others: int) -> int:
     return weight
 
 
-def _weights(name: str) -> int:
+def weights(name: str) -> int:
     """Return the sum of the weights of a service's instances, foreign ones too."""
     try:
         return sum(int(server["weight"]) for server in Runtime(paths.HAPROXY).servers()[name].values())
@@ -139,7 +138,7 @@ def _roll(stage: Stage, after: Up, name: str, say: Progress) -> None:
     try:
         while old or len(done) < after.counts[name]:
             if len(done) < after.counts[name]:
-                done += _start(stage, programs.of(stage, name, after, 1))
+                done += operations.start_new(stage, programs.of(stage, name, after, 1))
                 say(f"{name}: {done[-1]} serves")
             after.save()
             if old:
@@ -158,7 +157,7 @@ def _replace_workers(stage: Stage, after: Up, name: str, leaving: list[str]) -> 
         done, old = _split(stage, after, worker)
         added += programs.of(stage, worker, after, after.counts[worker] - len(done))
         outdated += old
-    _start(stage, added)
+    operations.start_new(stage, added)
     supervisor.begin_to_stop(outdated)
     leaving += outdated
 
@@ -178,24 +177,10 @@ def _is_ordinary(name: str) -> bool:
     return not file.exists() or Instance.load(file).weight == WEIGHT
 
 
-def _start(stage: Stage, added: list[Program]) -> list[str]:
-    """Start programs and wait until they serve; return their names. What does not come up is removed again."""
-    names = [program.name for program in added]
-    try:
-        supervisor.add(added)
-        lifecycle.wait_until_up(stage, names, watched=names)
-    except WorkshopError as error:
-        operations.remove(names)
-        raise WorkshopError(f"{error}\nIt has been removed again; what served before still does.") from None
-    except BaseException:  # the interrupt key
-        operations.remove(names)
-        raise
-    return names
-
-
 def _instances(stage: Stage, name: str) -> list[InstanceStatus]:
-    """Return the instances of a service, or the workers, that are ours: a foreign one has no version."""
-    return [instance for instance in status.instances(stage)[name] if instance.version]
+    """Return the instances of a service, or the workers, that run from a build: a foreign one has no version."""
+    ours = [instance for instance in status.instances(stage)[name] if instance.version]
+    return [instance for instance in ours if instance.version != builds.WORKING_TREE]
 
 
 def _refuse_stopped(name: str) -> None:
@@ -203,9 +188,16 @@ def _refuse_stopped(name: str) -> None:
         raise WorkshopError(f"{name} is stopped: `./workshop start {name}` comes first.")
 
 
-def _canary_of(stage: Stage, up: Up, name: str) -> str:
+def _service(stage: Stage, up: Up, name: str, command: str) -> Service:
+    """Return a service of the stage's own. Raises WorkshopError for any other one."""
+    status.ensure_ours(stage, name)
+    up.ensure_not_joined(name, command)
+    return stage.service(name)
+
+
+def _canary_of(stage: Stage, up: Up, name: str, command: str) -> str:
     """Return the version of a service's canary. Raises WorkshopError when it has none."""
-    stage.service(name)
+    _service(stage, up, name, command)
     if name not in up.canaries:
         raise WorkshopError(f"{name} has no canary: `./workshop canary {name}` starts one.")
     return up.canaries[name]

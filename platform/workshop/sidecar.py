@@ -60,6 +60,7 @@ class Instance:
     registry: str  # host:port
     weight: int = WEIGHT
     network: str = ""  # from which its address is to be; none: loopback
+    sources: dict[str, str] = field(default_factory=dict)  # of a working tree: place in `folder` → what it links to
     clean_up: list[str] = field(default_factory=list)  # the command that ends what killing the process does not
 
     def save(self, file: Path) -> None:

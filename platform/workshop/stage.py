@@ -12,6 +12,7 @@ from workshop import paths, postgres, registry
 from workshop.errors import WorkshopError
 
 FILE = "stage.toml"
+SERVICE_FILE = "service.toml"  # in the folder of a service that no stage.toml declares
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 STORE_KINDS = ("sql", "redis")
 RESERVED = registry.RESERVED | postgres.RESERVED | {"etcd", "redis", "haproxy", "balancer", "supervisord"}
@@ -46,6 +47,16 @@ class Service:
     def backend(self) -> registry.Backend:
         """Return the service as the load balancer sees it, without an instance yet."""
         return registry.Backend(self.name, self.routes, self.balance, self.sticky)
+
+    def as_json(self) -> dict:
+        """Return the declaration in values that JSON knows, for `from_json`."""
+        shared = {place: str(folder) for place, folder in self.shared.items()}
+        return dataclasses.asdict(self) | {"folder": str(self.folder), "shared": shared}
+
+    @classmethod
+    def from_json(cls, saved: dict) -> "Service":
+        shared = {place: Path(folder) for place, folder in saved["shared"].items()}
+        return cls(**saved | {"folder": Path(saved["folder"]), "shared": shared})
 
     def chosen_settings(self) -> dict[str, str]:
         """Return each setting as the environment has it, or by default."""
@@ -139,12 +150,37 @@ def read(name: str, folder: Path) -> Stage:
     return Reader(folder, text).stage(name, tables)
 
 
+def read_service(folder: Path, stores: dict[str, Store]) -> Service:
+    """Read the service.toml of `folder`, which has `name` and what a [services.NAME] table of a stage.toml has.
+
+    Raises WorkshopError with file, line, key and what is allowed.
+    """
+    text = (folder / SERVICE_FILE).read_text()
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise WorkshopError(f"{folder / SERVICE_FILE}: {error}. Correct that line and try again.") from None
+    reader = Reader(folder, text, SERVICE_FILE)
+    name = reader.text_value("", table, "name")
+    if problem := problem_with_name(name):
+        reader.wrong("", "name", problem)
+    return reader.service(name, {key: value for key, value in table.items() if key != "name"}, stores, where="")
+
+
+def problem_with_name(name: str) -> str | None:
+    """Return what is wrong with the name of a service, worker or store; None when nothing is."""
+    if not NAME.fullmatch(name):
+        return "a name has up to 32 lower-case letters, digits and hyphens, a letter first"
+    return "the platform uses this name itself: choose another" if name in RESERVED else None
+
+
 class Reader:
     """Checks the tables of a stage.toml one by one and says of a wrong value where it stands."""
 
-    def __init__(self, folder: Path, text: str):
+    def __init__(self, folder: Path, text: str, file: str = FILE):
         self.folder = folder
         self.text = text
+        self.file = folder / file
 
     def stage(self, name: str, tables: dict) -> Stage:
         self.keys("", tables, ["title", "wins", "loses", "stores", "services", "workers"])
@@ -165,14 +201,14 @@ class Reader:
         self.keys(where, table, ["kind"])
         return Store(self.choice(where, table, "kind", STORE_KINDS))
 
-    def service(self, name: str, table: dict, stores: dict) -> Service:
-        where = f"services.{name}"
+    def service(self, name: str, table: dict, stores: dict, where: str | None = None) -> Service:
+        where = f"services.{name}" if where is None else where
         self.keys(where, table, [key for key in Service.__dataclass_fields__ if key != "name"])
         folder = self.existing_folder(where, "folder", self.text_value(where, table, "folder", "."))
         used = self.text_table(where, table, "stores")
         for variable, store in used.items():
             if store not in stores:
-                self.wrong(f"{where}.stores", variable, f"{store!r} is no store: {self.listed(stores)}")
+                self.wrong(f"{where}.stores".strip("."), variable, f"{store!r} is no store: {self.listed(stores)}")
         return Service(
             name=name,
             folder=folder,
@@ -203,10 +239,8 @@ class Reader:
         if not isinstance(found, dict):
             self.wrong("", key, f"write [{key}.NAME] tables")
         for name, table in found.items():
-            if not NAME.fullmatch(name):
-                self.wrong(key, name, "a name has up to 32 lower-case letters, digits and hyphens, a letter first")
-            if name in RESERVED:
-                self.wrong(key, name, "the platform uses this name itself: choose another")
+            if problem := problem_with_name(name):
+                self.wrong(key, name, problem)
             if not isinstance(table, dict):
                 self.wrong(key, name, f"write it as a table, [{key}.{name}]")
             yield name, table
@@ -276,7 +310,7 @@ class Reader:
 
     def wrong(self, where: str, key: str, what: str):
         place = f"{where}.{key}" if where else key
-        raise WorkshopError(f"{self.folder / FILE}, line {self.line(where, key)}, key {place}: {what}.")
+        raise WorkshopError(f"{self.file}, line {self.line(where, key)}, key {place}: {what}.")
 
     def line(self, where: str, key: str) -> int:
         """Return the line on which `key` of the table `where` stands, or else what encloses it, or else the first."""

@@ -42,11 +42,17 @@ class Up:
     has_begun: bool = False  # a further one has: unless a command is at work on it, it was interrupted
     routes: dict[str, str] = field(default_factory=dict)  # to begin with, where it was taken down on that way
     bind: str = HOST  # where the page and the statistics are
+    joined: dict[str, dict] = field(default_factory=dict)  # service that `join` has added → its declaration
     network: str = ""  # of the containers, such as 172.18.0.0/16; none: everything is on loopback
 
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.ports['public']}/"
+
+    @property
+    def chosen(self) -> set[str]:
+        """Return the services and workers that stage.toml declares and that run: of the optional ones, those chosen."""
+        return self.counts.keys() - self.joined.keys()
 
     @property
     def is_on_the_way(self) -> bool:
@@ -94,6 +100,14 @@ class Up:
             raise WorkshopError(
                 f"{service} has a canary, {self.canaries[service]}: "
                 f"`./workshop promote {service}` or `./workshop abort {service}` comes first."
+            )
+
+    def ensure_not_joined(self, service: str, command: str) -> None:
+        """Raise WorkshopError for a service that `join` has added: its code is not deployed in versions."""
+        if service in self.joined:
+            raise WorkshopError(
+                f"{service} has joined from outside stage.toml, and `{command}` handles only the stage's own services. "
+                f"Use `./workshop leave {service}`, then `join` it again to run its code as it is now."
             )
 
     def save(self, file: Path = paths.STATE) -> None:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from workshop import drivers, evolution, paths, ports, postgres, stores, supervisor
+from workshop import drivers, evolution, paths, ports, postgres, registry, stores, supervisor
+from workshop.errors import WorkshopError
 from workshop.haproxy import HAProxyUnavailable, Runtime
 from workshop.programs import OWN
 from workshop.stage import Service, Stage
@@ -42,6 +43,28 @@ def instances(stage: Stage) -> dict[str, list[InstanceStatus]]:
     return found
 
 
+def foreign(stage: Stage) -> dict[str, list[InstanceStatus]]:
+    """Return the instances of services that registered themselves, by name: the platform has not started them."""
+    return {
+        name: [InstanceStatus(instance, "", row["addr"], None, balancer_state(row)) for instance, row in rows.items()]
+        for name, rows in sorted(_servers().items())
+        if rows and name not in stage.services and name not in registry.RESERVED
+    }
+
+
+def ensure_ours(stage: Stage, target: str) -> None:
+    """Raise WorkshopError for a service, or an instance, that registered itself."""
+    ours = {process.name for process in supervisor.processes()}
+    for name, rows in _servers().items():
+        strangers = sorted(rows.keys() - ours)
+        if target in strangers or (strangers and target == name and name not in stage.services):
+            addresses = ", ".join(rows[stranger]["addr"] for stranger in strangers)
+            raise WorkshopError(
+                f"{target} registered itself in etcd, at {addresses}. The platform did not start it: control it, and "
+                "read its log, where it was started. `./workshop join` starts a program that the platform controls."
+            )
+
+
 def states(stage: Stage) -> dict[str, str]:
     """Return the states alone, by instance or worker: to find their process ids takes ten times as long."""
     servers, found = _servers(), {}
@@ -58,6 +81,7 @@ def report(stage: Stage, up: Up) -> dict:
     """Return what `status --json` prints; how far the stage is on its way to the next one only if it is."""
     programs = stage.services | stage.workers
     answered = _routes()
+    ours, others = instances(stage), foreign(stage)
     return {
         "stage": up.stage,
         "url": up.url,
@@ -67,11 +91,13 @@ def report(stage: Stage, up: Up) -> dict:
         "services": [
             {
                 "name": name,
+                "origin": "foreign" if name in others else "joined" if name in up.joined else "stage",
                 "routes": sorted(prefix for prefix, service in answered.items() if service == name),
-                "version": up.versions.get(service_of(programs[name]), ""),  # none: it is just being started, or ended
+                # None: it is just being started, or ended, or is foreign.
+                "version": up.versions.get(service_of(programs[name]), "") if name in programs else "",
                 "instances": [vars(instance) for instance in found],
             }
-            for name, found in instances(stage).items()
+            for name, found in (ours | others).items()
         ],
         "stores": _stores(stage, up),
     } | ({"on_the_way": evolution.progress(up)} if up.is_on_the_way else {})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from workshop import paths
+from workshop import evolution, paths, state, status
 from workshop.errors import WorkshopError
 
 LINES = 40  # shown of each log
@@ -17,6 +17,8 @@ POLL = 0.3  # seconds between two looks for new lines
 def command(name: str, follow: bool) -> None:
     """Show the last lines of a log: service, instance, worker, haproxy, balancer, etcd, redis, postgres; or of all."""
     if not files(name):
+        if paths.STATE.exists():
+            status.ensure_ours(evolution.current(state.load()), name)
         known = sorted({file.stem.split("_")[0] for file in files("")})
         raise WorkshopError(f"There is no log of {name!r}: there are {', '.join(known)}." if known else "No logs yet.")
     shown = {file: show(file, 0, LINES) for file in files(name)}

@@ -2,7 +2,7 @@ import re
 
 import click
 
-from workshop import evolution, operations, stage, state
+from workshop import evolution, operations, stage, state, status
 from workshop.errors import WorkshopError
 
 MOST = 20  # instances of a service: more than two cores can use
@@ -26,6 +26,7 @@ def parse(current: stage.Stage, word: str) -> tuple[str, int]:
     name, _, count = word.partition("=")
     if not re.fullmatch("-?[0-9]+", count):
         raise click.UsageError(f"{word!r} is not of the form SERVICE=N, such as monolith=3.")
+    status.ensure_ours(current, name)
     current.program(name)
     if not 1 <= int(count) <= MOST:
         raise WorkshopError(

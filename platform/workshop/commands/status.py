@@ -51,10 +51,11 @@ def table(report: dict) -> Table:
         shown.add_column(heading, overflow="fold")
     for service in report["services"]:
         for instance in service["instances"]:
+            origin = "" if service["origin"] == "stage" else f" ({service['origin']})"
             shown.add_row(
-                service["name"],
+                service["name"] + origin,
                 " ".join(service["routes"]) or "–",
-                instance["id"],
+                instance["id"] + (" (foreign)" if not instance["version"] and not origin else ""),
                 instance["address"] or "–",
                 str(instance["pid"] or "–"),
                 coloured(instance["state"]),

@@ -1,6 +1,8 @@
+import dataclasses
+
 import click
 
-from workshop import doctor, lifecycle, stage, state, supervisor
+from workshop import doctor, evolution, joining, lifecycle, stage, state, supervisor
 from workshop.drivers import DRIVERS
 from workshop.errors import WorkshopError
 from workshop.lifecycle import DRIVER
@@ -21,10 +23,20 @@ def command(name: str, db: str | None, driver: str | None, port: int | None, ext
     with state.locked(f"up {name}"):
         if not supervisor.is_running():
             doctor.stop_or_warn(db, driver or DRIVER, click.echo)
+        left = state.left_on_the_way()
         try:
             up = lifecycle.up(wanted, db, driver, port, click.echo)
         except (WorkshopError, OSError) as error:
             if (disk := doctor.disk()).severity == doctor.READY:
                 raise
             raise WorkshopError(f"{error}\n{disk}") from None  # it has filled meanwhile
+        declared = stage.load(up.stage, {*wanted.services, *(left.counts if left else ())})
+        optional = {service.name: service for service in declared.services.values() if service.optional}
+        current = evolution.current(up)
+        current = dataclasses.replace(current, services=current.services | optional)
+        joining.start_optional(current, up, optional, click.echo)
     click.echo(f"\n{wanted.title} is up: {up.url}   statistics of the load balancer: {up.stats_url}")
+    if missing := optional.keys() - up.counts.keys():
+        raise WorkshopError(
+            f"{', '.join(sorted(missing))} could not be started, for the reason above. Correct it, then join it."
+        )

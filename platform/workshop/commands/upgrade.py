@@ -2,7 +2,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from workshop import builds, evolution, migrations, rollout, state
+from workshop import builds, evolution, migrations, rollout, state, status
 
 
 @click.command("upgrade", epilog="Example: ./workshop upgrade monolith, or first ./workshop upgrade monolith --plan")
@@ -28,6 +28,8 @@ def show_plan(name: str, version: str | None) -> None:
     """Print the operations of the migrations that the database lacks, and what each one means."""
     up = state.load()
     current = evolution.current(up)
+    status.ensure_ours(current, name)
+    up.ensure_not_joined(name, "upgrade")
     service = current.service(name)
     plan = migrations.plan(current, service, up, builds.find(name, version) if version else service.folder)
     if not plan.pending:
