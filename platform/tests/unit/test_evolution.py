@@ -1,11 +1,13 @@
 """The way between the stages, as it is declared: what is there after each step, and who answers what."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from workshop import builds, evolution, stage
 from workshop.errors import WorkshopError
+from workshop.stage import Service
 from workshop.state import Up
 
 WAYS = [evolution.between(name) for name in list(stage.stages())[:-1]]
@@ -93,3 +95,25 @@ def test_an_optional_service_comes_along_if_it_was_asked_for():
 
     assert "stats" in evolution.current(up).services
     assert evolution.of(up).routes_at(1)["/api/stats"] == "stats"
+
+
+# Services that have joined
+
+
+def with_joined(name: str, route: str) -> Up:
+    service = Service(name, Path("/nowhere"), ["program"], [route], shared={"common": Path("/common")})
+    return dataclasses.replace(UP, joined={name: service.as_json()}, counts=UP.counts | {name: 1})
+
+
+def test_a_service_that_has_joined_is_part_of_what_is_up():
+    up = with_joined("words", "/api/words")
+    assert evolution.current(up).services["words"] == Service.from_json(up.joined["words"])
+    assert evolution.of(up).before.services.keys() == {"monolith"}  # the way from stage to stage is without it
+    evolution.ensure_joined_can_stay(up, evolution.of(up))
+
+
+@pytest.mark.parametrize(("name", "route"), [("tokens", "/mine"), ("words", "/api/tokens"), ("worker", "/mine")])
+def test_a_service_that_has_joined_under_a_name_or_a_route_of_the_next_stage_has_to_leave_first(name, route):
+    up = with_joined(name, route)
+    with pytest.raises(WorkshopError, match=f"Run `./workshop leave {name}` first"):
+        evolution.ensure_joined_can_stay(up, evolution.of(up))
