@@ -174,7 +174,7 @@ class Rename:
             "DATABASE_URL": f"sqlite:///{versions.DATABASE}",
             "REDIS_URL": f"redis://{HOST}:1/0",  # nobody is there: what is posted here reaches no page
             "INTERNAL_URL": self.stage.internal_url,  # the stage's users and tokens
-            "JWT_SECRET_KEY": secret("JWT_SECRET_KEY"),
+            "JWT_PUBLIC_KEY": secret("JWT_PUBLIC_KEY"),
         }
 
     def columns(self) -> dict[str, bool]:

@@ -1,7 +1,6 @@
 """Attacks with tokens: made without the key, with the key but not by us, and made to confuse whoever reads them."""
 
 import base64
-import hashlib
 import hmac
 import json
 import time
@@ -9,8 +8,11 @@ import time
 import pytest
 from contract.by_hand import send
 from contract.conftest import Client
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 HOUR = 3600
+ORDER = 2**252 + 27742317777372353535851937790883648493  # L of Ed25519, by which S is reduced
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +24,15 @@ def ann(url):
 
 
 @pytest.fixture(scope="module")
-def key(running_stage):
-    """The key that tokens are signed with: a stage has it from the platform, so it lies where the platform keeps it."""
-    return json.loads((running_stage.run_folder / "secrets.json").read_text())["JWT_SECRET_KEY"].encode()
+def private_key(running_stage):
+    """The private key as the platform stores it: 32 bytes in base64url."""
+    return json.loads((running_stage.run_folder / "secrets.json").read_text())["JWT_PRIVATE_KEY"]
+
+
+@pytest.fixture(scope="module")
+def key(private_key):
+    """The private key that tokens are signed with."""
+    return Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(private_key + "="))
 
 
 def encode(part: bytes) -> str:
@@ -32,9 +40,14 @@ def encode(part: bytes) -> str:
     return base64.urlsafe_b64encode(part).decode().rstrip("=")
 
 
-def sign(header: dict, claims: bytes, key: bytes, digest=hashlib.sha256) -> str:
+def sign(header: dict, claims: bytes, key: Ed25519PrivateKey) -> str:
     text = f"{encode(json.dumps(header).encode())}.{encode(claims)}"
-    return f"{text}.{encode(hmac.digest(key, text.encode(), digest))}"
+    return f"{text}.{encode(key.sign(text.encode()))}"
+
+
+def sign_with_hmac(header: dict, claims: bytes, secret: bytes, digest="sha256") -> str:
+    text = f"{encode(json.dumps(header).encode())}.{encode(claims)}"
+    return f"{text}.{encode(hmac.digest(secret, text.encode(), digest))}"
 
 
 def claims_of(user, **changes) -> bytes:
@@ -43,38 +56,50 @@ def claims_of(user, **changes) -> bytes:
     return json.dumps({name: value for name, value in claims.items() if value is not None}).encode()
 
 
-HEADER = {"alg": "HS256", "typ": "JWT"}
+HEADER = {"alg": "EdDSA", "typ": "JWT"}
 
 
 def without_signature(user, key):
     """Tokens that ask not to be checked."""
     for algorithm in ("none", "None", "nOnE", "NONE", "", None, 0, [], {}):
         header = encode(json.dumps(HEADER | {"alg": algorithm}).encode())
-        for signature in ("", "x", encode(b"\0" * 32)):
+        for signature in ("", "x", encode(b"\0" * 32), encode(b"\0" * 64)):
             yield f"{header}.{encode(claims_of(user))}.{signature}"
 
 
 def with_another_algorithm(user, key):
-    yield sign(HEADER | {"alg": "HS384"}, claims_of(user), key, hashlib.sha384)
-    yield sign(HEADER | {"alg": "HS512"}, claims_of(user), key, hashlib.sha512)
-    yield sign(HEADER | {"alg": "HS512"}, claims_of(user), key)
-    for algorithm in ("RS256", "ES256", "PS256", "EdDSA", "hs256", "HS256 ", "x" * 1000):
+    for algorithm in ("HS256", "RS256", "ES256", "PS256", "Ed25519", "Ed448", "eddsa", "EdDSA ", "x" * 1000):
         yield sign(HEADER | {"alg": algorithm}, claims_of(user), key)
 
 
+def with_the_public_key_as_a_secret(user, key):
+    """Tokens of the key-confusion attack: signed with HMAC, whose secret is the key that everybody may have."""
+    public = key.public_key()
+    raw = public.public_bytes_raw()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    ssh = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    for secret in (raw, encode(raw).encode(), pem, pem.rstrip(), der, ssh):
+        for algorithm, digest in (("HS256", "sha256"), ("HS384", "sha384"), ("HS512", "sha512"), ("EdDSA", "sha256")):
+            yield sign_with_hmac(HEADER | {"alg": algorithm}, claims_of(user), secret, digest)
+
+
 def with_another_key(user, key):
-    for other in (b"", b"\0", b"secret", b"x" * 32, key[:-1], key + b"x", key.lower(), base64.b64encode(key)):
-        yield sign(HEADER, claims_of(user), other)
-    own = {"kty": "oct", "k": encode(b"x" * 32)}
+    public = key.public_key().public_bytes_raw()
+    for other in (b"\0" * 32, b"x" * 32, public, key.private_bytes_raw()[::-1]):
+        yield sign(HEADER, claims_of(user), Ed25519PrivateKey.from_private_bytes(other))
+    own = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
+    own_public = {"kty": "OKP", "crv": "Ed25519", "x": encode(own.public_key().public_bytes_raw())}
     for more in (
-        {"jwk": own},
+        {"jwk": own_public},
         {"kid": "../../../../dev/null"},
         {"kid": "' UNION SELECT 'x"},
         {"jku": "http://127.0.0.1:1/"},
         {"x5u": "http://127.0.0.1:1/", "x5c": ["x"]},
     ):
-        for other in (b"", b"x" * 32):
-            yield sign(HEADER | more, claims_of(user), other)
+        yield sign(HEADER | more, claims_of(user), own)
+        for secret in (b"", b"x" * 32):
+            yield sign_with_hmac(HEADER | {"alg": "HS256"} | more, claims_of(user), secret)
 
 
 def that_need_what_we_do_not_know(user, key):
@@ -117,12 +142,16 @@ def that_are_broken(user, key):
     header, payload, signature = good.split(".")
     yield from (good[:-1], good[:-10], f"{header}.{payload}", f"{header}.{payload}.", f".{payload}.{signature}")
     yield from (f"{good}.{signature}", f"{header}. {payload}.{signature}", f"{good},{good}")
+    text, raw = f"{header}.{payload}", base64.urlsafe_b64decode(signature + "==")
+    added = (int.from_bytes(raw[32:], "little") + ORDER).to_bytes(32, "little")  # RFC 8032 refuses S of L and above
+    yield from (f"{text}.{encode(raw[:32] + added)}", f"{text}.{encode(raw + raw)}", f"{text}.{encode(raw[:63])}")
     yield from (f'"{good}"', f"{good};", f"Bearer {good}", "x" * 7000, "." * 7000, "..", "e30.e30.e30")
 
 
 FORGERIES = [
     without_signature,
     with_another_algorithm,
+    with_the_public_key_as_a_secret,
     with_another_key,
     that_need_what_we_do_not_know,
     without_a_claim,
@@ -171,3 +200,14 @@ def test_two_tokens_in_one_request_are_refused(ann, url):
         assert send(url, "GET /api/messages?limit=1 HTTP/1.1", *lines).status == 401
     lines = [f"Authorization: Bearer {ann.token}", "Authorization: Basic YTpi"]
     assert send(url, "PUT /api/users/me HTTP/1.1", *lines).status == 401
+
+
+def test_only_the_service_that_issues_tokens_is_told_the_private_key(running_stage, private_key):
+    issuer = "monolith" if running_stage.stage == "stage0" else "tokens"
+    told = running_stage.run_folder / "instances"
+    instances = {i["id"]: s["name"] for s in running_stage.status()["services"] for i in s["instances"]}
+    files = [file for file in told.glob("*.json") if file.stem in instances]
+    assert {instances[file.stem] for file in files if private_key in file.read_text()} == {issuer}
+    if running_stage.stage != "stage0":  # there, Celery's workers run the monolith's build, with all of its secrets
+        programs = (running_stage.run_folder / "supervisor").rglob("*.conf")
+        assert [file for file in programs if private_key in file.read_text()] == []

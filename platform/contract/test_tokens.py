@@ -21,7 +21,7 @@ def test_a_token_is_a_jwt_that_is_valid_for_one_hour(ann):
     header, payload, _signature = ann.token.split(".")
     claims = decode(payload)
 
-    assert decode(header)["alg"] == "HS256"
+    assert decode(header)["alg"] == "EdDSA"
     assert set(claims) == {"user_id", "iat", "exp", "jti"}
     assert claims["user_id"] == ann.id
     assert abs(claims["iat"] - time.time()) < 10

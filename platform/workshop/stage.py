@@ -39,7 +39,9 @@ class Service:
     optional: bool = False  # there only when it is asked for: `up --with`
     migrate: list[str] = field(default_factory=list)
     stores: dict[str, str] = field(default_factory=dict)  # environment variable → store
-    secrets: list[str] = field(default_factory=list)  # environment variables, generated per installation
+    secrets: list[str] = field(
+        default_factory=list
+    )  # environment variables, generated per installation; secrets.py says how
     settings: dict[str, str] = field(default_factory=dict)  # environment variables with their defaults
     npm: dict[str, str] = field(default_factory=dict)  # file in the build → file in node_modules
     shared: dict[str, Path] = field(default_factory=dict)  # place in the build → folder that stands there, too

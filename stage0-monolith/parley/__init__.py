@@ -5,7 +5,7 @@ import os
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import attempts, auth, config, database, errors, logs, presence, push, socket_server, tasks
+from . import attempts, auth, config, database, errors, keys, logs, presence, push, socket_server, tasks
 from . import events as events  # its handlers register themselves
 from .api.messages import messages
 from .api.tokens import tokens
@@ -19,7 +19,7 @@ from .ui import ui
 def create_app(environ=os.environ):
     """Wire the application together; all configuration comes from the environment."""
     app = Flask(__name__, static_folder=None)
-    app.config.from_mapping(config.read(environ))
+    app.config.from_mapping(config.read(environ) | keys.private_key(environ) | keys.public_key(environ))
     app.json.sort_keys = False
 
     logs.init_app(app)

@@ -1,5 +1,6 @@
 """Fixtures: app → client → auth, on a migrated database of their own and a private Redis."""
 
+import base64
 import logging
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import kombu.pools
 import pytest
 import redis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from parley import create_app
 from parley.auth import issue_token
@@ -19,9 +21,18 @@ from parley.database import db, write_transaction
 from parley.models.user import User
 
 STAGE = Path(__file__).parent.parent
-SECRET = "a-key-for-the-tests-and-nothing-else"  # noqa: S105
+PRIVATE_KEY = Ed25519PrivateKey.generate()  # a new one for each run of the tests
 
 
+def encode(key):
+    """Write a key as a setting has it: base64url without padding."""
+    return base64.urlsafe_b64encode(key).decode().rstrip("=")
+
+
+KEYS = {
+    "JWT_PRIVATE_KEY": encode(PRIVATE_KEY.private_bytes_raw()),
+    "JWT_PUBLIC_KEY": encode(PRIVATE_KEY.public_key().public_bytes_raw()),
+}
 HASH_OF_NOTHING = "scrypt:32768:8:1$salt$hash"  # matches no password
 
 
@@ -68,7 +79,7 @@ def redis_server(tmp_path_factory):
 def migrated_database(tmp_path_factory):
     """A database that `flask db upgrade` has made, once for all tests."""
     path = tmp_path_factory.mktemp("database") / "parley.db"
-    settings = {"DATABASE_URL": f"sqlite:///{path}", "REDIS_URL": "redis://unused", "JWT_SECRET_KEY": SECRET}
+    settings = {"DATABASE_URL": f"sqlite:///{path}", "REDIS_URL": "redis://unused", **KEYS}
     environ = {**os.environ, **settings}
     command = [sys.executable, "-m", "flask", "--app", "parley", "db", "upgrade"]
     subprocess.run(command, cwd=STAGE, env=environ, check=True, timeout=30, capture_output=True)
@@ -85,7 +96,7 @@ def environ(redis_server, migrated_database, tmp_path):
         "INSTANCE": "monolith_v1_test",
         "DATABASE_URL": f"sqlite:///{tmp_path / 'parley.db'}",
         "REDIS_URL": redis_server.url,
-        "JWT_SECRET_KEY": SECRET,
+        **KEYS,
     }
 
 
@@ -121,9 +132,9 @@ def app(plain_app):
 
 
 @pytest.fixture
-def secret():
+def private_key():
     """The key that tokens are signed with."""
-    return SECRET
+    return PRIVATE_KEY
 
 
 @pytest.fixture
@@ -147,8 +158,7 @@ class Auth:
 
     def token(self, user_id, issued_at=None):
         """Return a token of a user."""
-        with self.app.app_context():
-            return issue_token(user_id, issued_at or time.time())
+        return issue_token(user_id, issued_at or time.time(), PRIVATE_KEY)
 
     def headers(self, user_id, **kwargs):
         """Return the header that signs a request."""

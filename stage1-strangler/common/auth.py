@@ -1,4 +1,4 @@
-"""Who is calling: tokens are JWTs (RFC 7519), checked here, with nothing but the key and two adapters.
+"""Who is calling: tokens are JWTs (RFC 7519), checked here, with nothing but the public key and two adapters.
 
 create_app says how to find out whether a token is revoked, and what to do when a user was seen.
 """
@@ -13,7 +13,7 @@ from flask import current_app, g, request
 from .parameters import MAX_ID, MAX_TIME
 from .refusals import NotSignedIn
 
-ALGORITHM = "HS256"
+ALGORITHM = "EdDSA"  # with an Ed25519 key (RFC 8037)
 LIFETIME = 60 * 60  # seconds
 REQUIRED_CLAIMS = ["user_id", "iat", "exp", "jti"]
 MAX_JTI = 64
@@ -25,12 +25,15 @@ def init_app(app, is_revoked, mark_seen):
     app.extensions["auth"] = {"is_revoked": is_revoked, "mark_seen": mark_seen}
 
 
-def issue_token(user_id, issued_at):
-    """Return a new token; issued_at keeps its fraction of a second, so that revoking has a sharp edge."""
+def issue_token(user_id, issued_at, private_key):
+    """Return a new token; issued_at keeps its fraction of a second, so that revoking has a sharp edge.
+
+    Every service has this code, but only one has the private key.
+    """
     # issued_at lies in the future when the clock was set back after a revocation: the token lives no longer for that.
     expires_at = int(min(issued_at, time.time())) + LIFETIME
     claims = {"user_id": user_id, "iat": issued_at, "exp": expires_at, "jti": uuid.uuid4().hex}
-    return jwt.encode(claims, current_app.config["JWT_SECRET_KEY"], ALGORITHM)
+    return jwt.encode(claims, private_key, ALGORITHM)
 
 
 def check_token(token):
@@ -38,7 +41,7 @@ def check_token(token):
     try:
         claims = jwt.decode(
             token,
-            current_app.config["JWT_SECRET_KEY"],
+            current_app.config["JWT_PUBLIC_KEY"],
             algorithms=[ALGORITHM],  # never the one that the token asks for
             # iat is only for revoking: a clock that was set back must not sign everybody out.
             options={"require": REQUIRED_CLAIMS, "verify_iat": False},
@@ -55,7 +58,7 @@ def check_token(token):
 
 
 def are_well_formed(claims):
-    """Return whether all claims are of the kind and size that issue_token gives them: the key alone is no proof."""
+    """Return whether all claims have the type and size that issue_token gives them: a signature alone is no proof."""
     user_id, issued_at, expires_at, jti = (claims[name] for name in REQUIRED_CLAIMS)
     return (
         type(user_id) is int  # not isinstance: True is an int as well

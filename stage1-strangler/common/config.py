@@ -19,14 +19,6 @@ def base(environ):
     }
 
 
-def token_key(environ):
-    """Return what checking tokens takes."""
-    return {
-        # Signs the tokens. HS256 wants a key at least as long as its hash: 32 bytes (RFC 7518, section 3.2).
-        "JWT_SECRET_KEY": required(environ, "JWT_SECRET_KEY", at_least=32),
-    }
-
-
 def database(environ):
     """Return what having a database takes."""
     return {
@@ -43,10 +35,8 @@ def queue(environ):
     }
 
 
-def required(environ, name, at_least=1):
-    """Return the setting, which must have at least that many characters."""
-    value = environ.get(name, "")
-    if len(value) < at_least:
-        problem = f"is shorter than {at_least} characters" if value else "is not set"
-        raise MissingSetting(f"The environment variable {name} {problem}; common/config.py says what it is for.")
-    return value
+def required(environ, name):
+    """Return the setting; raises MissingSetting."""
+    if not environ.get(name):
+        raise MissingSetting(f"The environment variable {name} is not set. Add it to stage.toml, or set it yourself.")
+    return environ[name]

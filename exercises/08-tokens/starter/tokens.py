@@ -16,7 +16,7 @@ from common.refusals import NotSignedIn
 
 from ..models.revocation import Revocation
 
-ALGORITHM = "HS256"
+ALGORITHM = "EdDSA"  # with an Ed25519 key
 LIFETIME = 60 * 60  # seconds
 REQUIRED_CLAIMS = ["user_id", "iat", "exp", "jti"]
 
@@ -54,12 +54,14 @@ def check_password(nickname, password):
 
 def issue_token(user_id, issued_at):
     """Return a new token, a JWT with the REQUIRED_CLAIMS; issued_at is in seconds, with a fraction."""
-    raise NotImplementedError("TODO 2: make the claims, and sign them with the key")
+    raise NotImplementedError("TODO 2: make the claims, and sign them with the private key")
 
 
 def check_token(token):
     """Return the claims of a token that is good and not revoked; raises NotSignedIn."""
-    raise NotImplementedError("TODO 3: check the signature and the claims, then whether it is revoked")
+    raise NotImplementedError(
+        "TODO 3: check the signature with the public key, then the claims, then whether it is revoked"
+    )
 
 
 def revocation_of_one(claims):

@@ -89,11 +89,11 @@ def test_a_container_that_is_not_paused_may_be_told_to_go_on(answers):
 
 
 def test_a_container_is_told_its_environment_by_name_and_nothing_else_of_ours():
-    told = {"JWT_SECRET_KEY": "hidden", "PORT": ""}
+    told = {"JWT_PRIVATE_KEY": "hidden", "PORT": ""}
     container = docker.Container("users_v1_abcd", ["serve"], build=("users", "v1"), told=told, host="$HOST")
     words = docker.Docker().command(container)
     named = [words[number + 1] for number, word in enumerate(words) if word == "--env"]
-    assert named == ["JWT_SECRET_KEY", "PORT", "WORKSHOP_PLATFORM"]
+    assert named == ["JWT_PRIVATE_KEY", "PORT", "WORKSHOP_PLATFORM"]
     assert "hidden" not in " ".join(words)
     assert words[-2:] == [f"{docker.PREFIX}/users:v1", "serve"]
     assert words[words.index("--ip") :][:2] == ["--ip", "$HOST"]

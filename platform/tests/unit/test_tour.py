@@ -80,7 +80,7 @@ def test_a_station_shows_why_the_cost_the_files_the_diff_the_exercise_and_how_to
         f"{number} {STATIONS[number - 1].title}\n",
         "\nWhy: ",
         "\nWhat it costs: ",
-        "\nmoved, not a line changed\n  parley/ → common/: auth.py\n",
+        "\nmoved, not a line changed\n  parley/ → common/: auth.py, keys.py\n",
         "\nLook:      ./workshop diff stage0 stage1 tokens\n",
         "\nExercise:  ./workshop exercise start 08   Tokens: issue, check, revoke, 30 minutes\n",
         f"\nGo on:     ./workshop tour {number + 1}   {STATIONS[number].title}\n",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.tests.helpers import ISSUES
 from workshop import builds, stage
 
 BRIDGE = Path(__file__).parents[1]
@@ -16,7 +17,7 @@ for inside, source in builds.contents(stage.read("bridge", BRIDGE).services["mon
     shutil.copyfile(source, Path(BUILD.name, inside))
 sys.path.append(BUILD.name)
 
-from monolith.tests.conftest import ann, auth, environ, make_app, pytest_plugins  # noqa: E402, F401
+from monolith.tests.conftest import ann, auth, make_app, pytest_plugins  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,12 @@ def code():
     """The folder of the build."""
     yield Path(BUILD.name)
     BUILD.cleanup()
+
+
+@pytest.fixture
+def environ(environ, database_url, redis_url):
+    """As the monolith's, and with the private key: this build signs tokens, as stage 0's does."""
+    return {**environ, **ISSUES, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import os
 
-from common import auth, background, config, database, seen
+from common import auth, background, config, database, keys, seen
 from common.application import make_app
 
 from .api.internal import internal
@@ -14,7 +14,8 @@ SWEEP_EXPIRED_EVERY = 60  # seconds
 
 def create_app(environ=os.environ):
     """Wire the application together; all configuration comes from the environment."""
-    app = make_app(config.base(environ) | config.token_key(environ) | config.database(environ), database.explain)
+    settings = config.base(environ) | keys.private_key(environ) | keys.public_key(environ) | config.database(environ)
+    app = make_app(settings, explain=database.explain)
     database.init_app(app)
     seen.init_app(app)
     auth.init_app(app, is_revoked=is_revoked, mark_seen=seen.mark_seen)

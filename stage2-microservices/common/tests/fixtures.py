@@ -13,15 +13,14 @@ import pytest
 import redis
 
 from common.database import db
-from common.tests.helpers import Auth, Others, Redis
+from common.tests.helpers import CHECKS, ISSUES, PRIVATE_KEY, Auth, Others, Redis
 
-SECRET = "a-key-for-the-tests-and-nothing-else"  # noqa: S105
 # What every service is configured with. Nobody listens at that address: the stand-in answers instead.
 OWN = {
     "SERVICE": "service",
     "INSTANCE": "service_v1_test",
     "INTERNAL_URL": "http://127.0.0.1:1",
-    "JWT_SECRET_KEY": SECRET,
+    **CHECKS,
 }
 
 
@@ -52,7 +51,7 @@ def flask_db(code):
     """Return a function that runs `flask db …` of the service."""
 
     def flask_db(action, database_url):
-        settings = {**OWN, "DATABASE_URL": database_url, "REDIS_URL": "redis://unused"}
+        settings = {**OWN, **ISSUES, "DATABASE_URL": database_url, "REDIS_URL": "redis://unused"}
         environ = {**os.environ, **settings, "PYTHONPATH": str(code.parent)}
         command = [sys.executable, "-m", "flask", "--app", "parley", "db", *action.split()]
         subprocess.run(command, cwd=code, env=environ, check=True, timeout=30, capture_output=True)
@@ -113,9 +112,9 @@ def app(make_app, environ):
 
 
 @pytest.fixture
-def secret():
+def private_key():
     """The key that tokens are signed with."""
-    return SECRET
+    return PRIVATE_KEY
 
 
 @pytest.fixture

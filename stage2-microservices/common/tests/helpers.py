@@ -1,13 +1,27 @@
 """What the fixtures hand out: a Redis of our own, tokens, and a stand-in for the other services."""
 
+import base64
 import socket
 import subprocess
 import time
 
 import redis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.auth import issue_token
 from common.services import BROKE_OFF, TOO_LATE
+
+PRIVATE_KEY = Ed25519PrivateKey.generate()  # a new one for each run of the tests
+
+
+def encode(key):
+    """Write a key as a setting has it: base64url without padding."""
+    return base64.urlsafe_b64encode(key).decode().rstrip("=")
+
+
+# What a service that issues tokens is configured with, and what one that checks them is.
+ISSUES = {"JWT_PRIVATE_KEY": encode(PRIVATE_KEY.private_bytes_raw())}
+CHECKS = {"JWT_PUBLIC_KEY": encode(PRIVATE_KEY.public_key().public_bytes_raw())}
 
 
 class Redis:
@@ -48,9 +62,8 @@ class Auth:
         self.app = app
 
     def token(self, user_id, issued_at=None):
-        """Return a token of a user."""
-        with self.app.app_context():
-            return issue_token(user_id, issued_at or time.time())
+        """Return a token of a user, as the tokens service would sign it."""
+        return issue_token(user_id, issued_at or time.time(), PRIVATE_KEY)
 
     def headers(self, user_id, **kwargs):
         """Return the header that signs a request."""

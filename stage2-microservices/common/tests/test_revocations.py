@@ -25,11 +25,11 @@ def test_the_list_is_fetched_at_once_and_then_in_the_background_only(client, aut
     assert len(others.called(*LIST)) == 1
 
 
-def test_a_revoked_token_is_refused_as_soon_as_the_list_has_it(app, client, auth, ann, others, secret):
+def test_a_revoked_token_is_refused_as_soon_as_the_list_has_it(app, client, auth, ann, others, private_key):
     token = auth.token(ann)
     this, other = {"Authorization": f"Bearer {token}"}, auth.headers(ann)
     assert status(client, this) == status(client, other) == 200
-    revoke(others, jti=jwt.decode(token, secret, [ALGORITHM])["jti"])
+    revoke(others, jti=jwt.decode(token, private_key.public_key(), [ALGORITHM])["jti"])
     assert status(client, this) == 200
     with app.app_context():
         revocations.refresh()

@@ -3,7 +3,7 @@
 from flask import g
 from sqlalchemy.orm import Mapped, mapped_column
 
-from common import auth, config, database, push, revocations, seen
+from common import auth, config, database, keys, push, revocations, seen
 from common.application import make_app
 from common.database import db
 from common.parameters import json_body, query_ids, query_int
@@ -18,7 +18,7 @@ class Thing(db.Model):
 
 def create_app(environ):
     """Wire the application together."""
-    settings = config.base(environ) | config.token_key(environ) | config.database(environ) | config.queue(environ)
+    settings = config.base(environ) | keys.public_key(environ) | config.database(environ) | config.queue(environ)
     app = make_app(settings, explain=database.explain)
     database.init_app(app)
     push.init_app(app)

@@ -2,7 +2,7 @@
 
 import os
 
-from common import auth, config, push, revocations, seen
+from common import auth, config, keys, push, revocations, seen
 from common.application import make_app
 
 from . import events as events  # its handlers register themselves
@@ -11,7 +11,7 @@ from . import socket_server
 
 def create_app(environ=os.environ):
     """Wire the application together; all configuration comes from the environment."""
-    app = make_app(config.base(environ) | config.token_key(environ) | config.queue(environ))
+    app = make_app(config.base(environ) | keys.public_key(environ) | config.queue(environ))
     push.init_app(app)
     socket_server.init_app(app)
     revocations.init_app(app)

@@ -2,9 +2,11 @@
 
 import pytest
 
+from common.tests.helpers import ISSUES
+
 pytest_plugins = ["common.tests.fixtures"]
 
 
 @pytest.fixture
 def environ(environ, database_url):
-    return {**environ, "DATABASE_URL": database_url}
+    return {**environ, **ISSUES, "DATABASE_URL": database_url}

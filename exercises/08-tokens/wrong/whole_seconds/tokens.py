@@ -14,7 +14,7 @@ from common.refusals import NotSignedIn
 
 from ..models.revocation import Revocation
 
-ALGORITHM = "HS256"
+ALGORITHM = "EdDSA"  # with an Ed25519 key
 LIFETIME = 60 * 60  # seconds
 REQUIRED_CLAIMS = ["user_id", "iat", "exp", "jti"]
 
@@ -54,7 +54,7 @@ def check_password(nickname, password):
 def issue_token(user_id, issued_at):
     """Return a new token, a JWT with the REQUIRED_CLAIMS; issued_at is in seconds, with a fraction."""
     claims = {"user_id": user_id, "iat": int(issued_at), "exp": int(issued_at) + LIFETIME, "jti": uuid.uuid4().hex}
-    return jwt.encode(claims, current_app.config["JWT_SECRET_KEY"], ALGORITHM)
+    return jwt.encode(claims, current_app.config["JWT_PRIVATE_KEY"], ALGORITHM)
 
 
 def check_token(token):
@@ -62,7 +62,7 @@ def check_token(token):
     try:
         claims = jwt.decode(
             token,
-            current_app.config["JWT_SECRET_KEY"],
+            current_app.config["JWT_PUBLIC_KEY"],
             algorithms=[ALGORITHM],  # never the one that the token asks for
             options={"require": REQUIRED_CLAIMS},
         )

@@ -12,7 +12,7 @@ import os
 
 from sqlalchemy import event, insert
 
-from common import auth, background, revocations
+from common import auth, background, keys, revocations
 
 from .. import create_app as create_monolith
 from ..models.sign_out import SignOut
@@ -27,6 +27,7 @@ SWEEP_EXPIRED_EVERY = 60  # seconds
 def create_app(environ=os.environ):
     """Wire the monolith together, with the paths that are about to leave it, and with both answers to "revoked?"."""
     app = create_monolith(environ)
+    app.config.from_mapping(keys.private_key(environ))  # this build still signs; stage 1's only checks
     auth.init_app(app, is_revoked=is_revoked_here_or_there, mark_seen=mark_seen)
     background.every(app, SWEEP_EXPIRED_EVERY, sweep_expired)
     for blueprint in (tokens, ui):

@@ -1,6 +1,6 @@
 """Tokens: sign in and sign out, as stage 0 does it, until /api/tokens is a path of the tokens service."""
 
-from flask import Blueprint, g
+from flask import Blueprint, current_app, g
 
 from common import auth
 from common.auth import token_required
@@ -19,7 +19,7 @@ def create():
     # Before the check: if the password is changed while we check the old one, the token is born revoked.
     issued_at = time_of_issue()
     user = check_password(*auth.basic_credentials())
-    return {"token": auth.issue_token(user.id, issued_at)}
+    return {"token": auth.issue_token(user.id, issued_at, current_app.config["JWT_PRIVATE_KEY"])}
 
 
 @tokens.delete("")

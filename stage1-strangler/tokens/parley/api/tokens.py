@@ -1,6 +1,6 @@
 """Tokens: sign in and sign out."""
 
-from flask import Blueprint, g, request
+from flask import Blueprint, current_app, g, request
 
 from common import auth, services
 from common.auth import token_required
@@ -18,7 +18,7 @@ def create():
     # Before the check: if the password is changed while we check the old one, the token is born revoked.
     issued_at = time_of_issue()
     user_id = check_password(*auth.basic_credentials())
-    return {"token": auth.issue_token(user_id, issued_at)}
+    return {"token": auth.issue_token(user_id, issued_at, current_app.config["JWT_PRIVATE_KEY"])}
 
 
 @tokens.delete("")
