@@ -1,6 +1,7 @@
 """The one JSON shape of every failure: {"error": "<sentence>", "request_id": "…"}."""
 
 import logging
+from functools import wraps
 
 from flask import current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -77,3 +78,16 @@ def describe(error):
         return sentence, 503
     log.exception("Unexpected error", exc_info=error)
     return "Something went wrong on our side. Please try again.", 500
+
+
+def after_commit(function):
+    """Decorate what follows a commit: a failure is logged, since the answer is about the write, which is stored."""
+
+    @wraps(function)
+    def guarded(*args):
+        try:
+            function(*args)
+        except Exception as error:  # described, and logged there if nobody expected it
+            log.warning("After the commit, %s failed: %s", function.__name__, describe(error)[0])
+
+    return guarded

@@ -10,6 +10,7 @@ from sqlalchemy import delete
 
 from . import presence
 from .database import write_transaction
+from .errors import after_commit
 from .models.message import DAY, IdempotencyKey
 from .models.revocation import Revocation
 
@@ -61,6 +62,7 @@ def init_app(app):
     app.extensions["celery"] = celery
 
 
+@after_commit
 def queue_expansion(message_id):
     """Ask a worker to expand the links of a message."""
     request_id = g.get("request_id") if has_app_context() else None

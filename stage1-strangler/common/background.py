@@ -1,8 +1,10 @@
-"""Work beside the requests: what is to be done again and again, by each instance of a service."""
+"""Work beside the requests: what an instance does again and again, and what a request starts once."""
 
 import logging
 import threading
 import time
+
+from flask import current_app, g
 
 from .errors import describe
 
@@ -27,9 +29,16 @@ def repeat(app, seconds, task):
         time.sleep(seconds)
 
 
-def run(app, task, *arguments):
-    """Run a task within the application; a failure is logged."""
+def soon(task):
+    """Start a task once, beside the request: the answer neither waits for the task nor fails with it."""
+    app, context = current_app._get_current_object(), {"request_id": g.get("request_id")}
+    threading.Thread(target=run, args=(app, task), kwargs=context, name=task.__name__, daemon=True).start()
+
+
+def run(app, task, *arguments, request_id=None):
+    """Run a task within the application, for a request if it has an id; a failure is logged."""
     with app.app_context():
+        g.request_id = request_id
         try:
             task(*arguments)
         except Exception as error:  # described, and logged there if nobody expected it

@@ -7,6 +7,7 @@ from flask import current_app
 from redis.exceptions import RedisError
 from socketio import PubSubManager
 
+from .errors import after_commit
 from .redis_client import connect
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class MessageQueue(PubSubManager):
                     yield message["data"]
 
 
+@after_commit
 def push_model(model):
     """Tell every client about a new or changed model; call it after the commit, never before."""
     event = {"class": type(model).__name__, "model": model.to_dict()}

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import select
 
 from common.database import db
+from common.tests.helpers import finish
 from parley import bridge
 from parley.bridge.models.revocation import Revocation, sweep_expired
-from parley.models.sign_out import SignOut
+from parley.models.sign_out import SignOut, deliver_sign_outs
 
 STAGE0 = Path(__file__).parents[3] / "stage0-monolith"
 ASK = """
@@ -41,7 +42,9 @@ def change_password(client, ann, monkeypatch):
     monkeypatch.setattr("parley.api.users.hash_password", lambda password: f"hash of {password}")
 
     def change(token, **more):
-        return send(client, "PUT", f"/api/users/{ann}", token, json={"password": "battery staple", **more})
+        status = send(client, "PUT", f"/api/users/{ann}", token, json={"password": "battery staple", **more})
+        finish(deliver_sign_outs)
+        return status
 
     return change
 

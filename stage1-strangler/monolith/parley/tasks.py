@@ -9,6 +9,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import delete
 
 from common.database import write_transaction
+from common.errors import after_commit
 
 from . import presence
 from .models.message import DAY, IdempotencyKey
@@ -61,6 +62,7 @@ def init_app(app):
     app.extensions["celery"] = celery
 
 
+@after_commit
 def queue_expansion(message_id):
     """Ask a worker to expand the links of a message."""
     request_id = g.get("request_id") if has_app_context() else None

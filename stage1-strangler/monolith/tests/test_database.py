@@ -10,6 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import select
 
 from common.database import db
+from common.tests.helpers import finish
 from parley.models.sign_out import SignOut, deliver_sign_outs
 
 
@@ -51,6 +52,7 @@ def test_in_a_database_of_stage_0_who_changes_a_password_waits_in_the_outbox_unt
     others.away = {"tokens"}
     changed = client.put("/api/users/7", json={"password": "battery staple"}, headers=auth.headers(7))
     assert changed.status_code == 204
+    finish(deliver_sign_outs)
 
     def waiting():
         return [row.user_id for row in db.session.scalars(select(SignOut))]

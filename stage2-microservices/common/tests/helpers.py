@@ -3,6 +3,7 @@
 import base64
 import socket
 import subprocess
+import threading
 import time
 
 import redis
@@ -22,6 +23,13 @@ def encode(key):
 # What a service that issues tokens is configured with, and what one that checks them is.
 ISSUES = {"JWT_PRIVATE_KEY": encode(PRIVATE_KEY.private_bytes_raw())}
 CHECKS = {"JWT_PUBLIC_KEY": encode(PRIVATE_KEY.public_key().public_bytes_raw())}
+
+
+def finish(task):
+    """Wait until what `background.soon` has started is done."""
+    for thread in threading.enumerate():
+        if thread.name == task.__name__:
+            thread.join(timeout=10)
 
 
 class Redis:

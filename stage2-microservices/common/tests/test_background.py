@@ -1,9 +1,10 @@
 import threading
 
-from flask import current_app
+from flask import current_app, g
 
 from common import background
 from common.refusals import Unavailable
+from common.tests.helpers import finish
 
 
 def test_a_task_runs_again_and_again_within_the_application_from_the_start_on(app):
@@ -41,3 +42,20 @@ def test_a_task_that_fails_is_logged_and_runs_again(app, caplog):
     assert done.wait(timeout=5)
     assert "fails: This needs the tokens service" in caplog.text
     assert "swordfish" in caplog.text  # nobody expected it: with its traceback
+
+
+def test_a_task_that_a_request_starts_has_its_id_and_the_request_neither_waits_nor_fails(app, caplog):
+    begun, released = threading.Event(), threading.Event()
+
+    def fails():
+        begun.set()
+        released.wait(timeout=5)
+        raise RuntimeError(f"swordfish of {g.request_id}")
+
+    with app.app_context():
+        g.request_id = "abc-1"
+        background.soon(fails)
+    assert begun.wait(timeout=5)
+    released.set()
+    finish(fails)
+    assert "swordfish of abc-1" in caplog.text

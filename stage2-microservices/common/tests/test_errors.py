@@ -3,6 +3,7 @@ import io
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from common.errors import after_commit
 from common.refusals import Declined, Taken, Unavailable
 
 
@@ -90,3 +91,14 @@ def test_an_unexpected_error_is_500_and_tells_nothing(failing, caplog):
     assert "swordfish" not in answer.text
     assert answer.json["request_id"] == "abc-1"
     assert "swordfish" in caplog.text
+
+
+def test_what_fails_after_a_commit_is_logged_and_raises_nothing(app, caplog):
+    @after_commit
+    def tell(whom):
+        raise RuntimeError(f"swordfish for {whom}")
+
+    with app.app_context():
+        tell("ann")
+    assert "After the commit, tell failed: Something went wrong" in caplog.text
+    assert "swordfish for ann" in caplog.text  # nobody expected it: with its traceback

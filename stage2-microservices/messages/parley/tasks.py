@@ -9,6 +9,7 @@ from sqlalchemy import delete
 
 from common import background
 from common.database import write_transaction
+from common.errors import after_commit
 
 from .models.message import DAY, IdempotencyKey
 
@@ -22,6 +23,7 @@ def threads():
     return ThreadPoolExecutor(max_workers=4, thread_name_prefix="expand")
 
 
+@after_commit
 def queue_expansion(message_id):
     """Have the links of a message expanded."""
     app = current_app._get_current_object()

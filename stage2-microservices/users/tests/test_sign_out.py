@@ -1,5 +1,7 @@
 """The outbox: who changes a password is signed out everywhere, also when tokens is away just then."""
 
+import contextlib
+import sqlite3
 import time
 
 import pytest
@@ -7,7 +9,7 @@ from sqlalchemy import delete, select
 
 from common.database import db, write_transaction
 from common.refusals import Unavailable
-from common.tests.helpers import Answer
+from common.tests.helpers import Answer, finish
 from parley.models.sign_out import SignOut, deliver_sign_outs
 
 REVOKE = ("POST", "/internal/tokens/revocations")
@@ -19,7 +21,9 @@ def change(client, auth, ann, monkeypatch):
     monkeypatch.setattr("parley.api.users.hash_password", lambda password: f"hash of {password}")
 
     def change(changes):
-        return client.put(f"/api/users/{ann}", json=changes, headers=auth.headers(ann)).status_code
+        status = client.put(f"/api/users/{ann}", json=changes, headers=auth.headers(ann)).status_code
+        finish(deliver_sign_outs)
+        return status
 
     return change
 
@@ -73,7 +77,7 @@ def test_while_tokens_is_away_the_password_is_changed_and_the_sign_out_delivered
     assert change({"nickname": "anna"}) == 204  # the list of revocations is known from here on
     others.away = {"tokens"}
     assert change({"password": "battery staple"}) == 204
-    assert f"User {ann} is signed out later" in caplog.text
+    assert "deliver_sign_outs: This needs the tokens service" in caplog.text
     [row] = waiting()
 
     with pytest.raises(Unavailable):
@@ -90,8 +94,27 @@ def test_while_tokens_is_away_the_password_is_changed_and_the_sign_out_delivered
 def test_while_the_database_of_tokens_is_away_it_is_the_same(change, context, others, caplog):
     others.answers[" ".join(REVOKE)] = Answer(503, {"error": "The database is busy."})
     assert change({"password": "battery staple"}) == 204
-    assert "signed out later: The database is busy." in caplog.text
+    assert "deliver_sign_outs: The database is busy." in caplog.text
     assert len(waiting()) == 1
+
+
+def test_a_database_that_is_locked_after_the_commit_changes_no_answer_and_holds_up_none(
+    client, context, auth, ann, environ, monkeypatch, caplog
+):
+    monkeypatch.setattr("parley.api.users.hash_password", lambda password: f"hash of {password}")
+    headers = auth.headers(ann)
+    assert client.get("/api/users", headers=headers).status_code == 200  # the list of revocations is known from here on
+    path = environ["DATABASE_URL"].removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        lock = lambda *_args, **_kwargs: other.execute("BEGIN IMMEDIATE")  # noqa: E731
+        monkeypatch.setattr("parley.models.sign_out.services.call", lock)
+        started = time.monotonic()
+        changed = client.put(f"/api/users/{ann}", json={"password": "battery staple"}, headers=headers)
+        assert changed.status_code == 204
+        assert time.monotonic() - started < 2
+        finish(deliver_sign_outs)
+        assert "deliver_sign_outs: The database is busy" in caplog.text
+    assert [row.user_id for row in waiting()] == [ann]
 
 
 def test_sign_outs_are_delivered_in_their_order(context, others):

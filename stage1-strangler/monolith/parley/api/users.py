@@ -1,25 +1,22 @@
 """Users: register, look up, change, and the password check."""
 
-import logging
 import time
 
 from flask import Blueprint, g, request
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from common import auth
+from common import auth, background
 from common.auth import token_optional, token_required
 from common.database import db, time_of_change, write_transaction
 from common.parameters import MAX_ID, MAX_TIME, json_body, query_ids, query_int
 from common.push import push_model
-from common.refusals import Declined, Forbidden, NotFound, NotSignedIn, Taken, Unavailable
+from common.refusals import Forbidden, NotFound, NotSignedIn, Taken
 
 from .. import attempts, presence
 from ..models.sign_out import deliver_sign_outs, sign_out_everywhere
 from ..models.user import User, check_new_password, check_nickname
 from ..passwords import hash_password, matches
-
-log = logging.getLogger(__name__)
 
 users = Blueprint("users", __name__, url_prefix="/api/users")
 
@@ -149,8 +146,5 @@ def save_changes(user_id, changes):
     except IntegrityError as error:
         raise Taken("This nickname is taken.") from error
     if "password_hash" in changes:
-        try:
-            deliver_sign_outs()
-        except (Declined, Unavailable) as error:
-            log.warning("User %d is signed out later: %s", user_id, error)
+        background.soon(deliver_sign_outs)  # may wait for tokens, and for the database: the password is changed anyway
     return user
