@@ -114,6 +114,37 @@ def test_markdown_is_rendered_and_nothing_else(ann):
         assert forbidden not in html
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a|" * 400 + "\n" + "-|" * 400 + "\n" + "x\n" * 1100,
+        ">" * 1000 + "x\n" * 1400,
+        "[a]: /b (" + '"' * 1500 + ")\n\n" + "[a]" * 800,
+        "*a _b " * 330 + "_ *" * 330,
+    ],
+    ids=["a table", "quotes in quotes", "a definition with many uses", "emphasis in emphasis"],
+)
+def test_markdown_that_would_become_too_much_html_is_refused(ann, listen, source):
+    source = source[:4000]
+    refused = ann.post("/api/messages", json={"source": source})
+    assert refused.status_code == 400
+    assert "Use fewer" in refused.json()["error"]
+    assert listen().call("post_message", {"source": source}, ann.token)["error"] == refused.json()["error"]
+    message = ann.say("fine")
+    assert ann.put(message["_links"]["self"], json={"source": source}).status_code == 400
+    assert ann.read(message["id"]) == message
+
+
+def test_an_answer_has_a_limited_size(ann):
+    since = ann.say("the first")["updated_at"]
+    ids = [ann.say("🐙" * 4000)["id"] for _ in range(12)]  # in JSON, 48 KB of source and 48 KB of HTML each
+    for path in (f"/api/messages?updated_since={since}&limit=500", "/api/messages?limit=500"):
+        assert len(ann.get(path).content) < 600 * 1024
+        assert "next" in ann.get(path).json()["_links"]
+    listed = [message["id"] for page in walk(ann, f"/api/messages?updated_since={since}&limit=500") for message in page]
+    assert [message_id for message_id in listed if message_id in ids] == ids
+
+
 def test_authors_edit_their_messages(ann, until):
     message = ann.say("first")
     until(lambda: time.time() >= message["updated_at"] + 1, 3, "the next second")

@@ -1,8 +1,10 @@
 """Messages: post, list, edit."""
 
 import base64
+import json
 import re
 import time
+from contextlib import closing
 from urllib.parse import urlencode
 
 from flask import Blueprint, g, request
@@ -16,6 +18,9 @@ from ..models.message import DAY, Message, check_key, check_source, find_repeat,
 from ..parameters import MAX_ID, MAX_TIME, json_body, query_int, whole_number
 from ..push import push_model
 from ..refusals import Forbidden, Invalid, NotFound
+
+MAX_ANSWER = 512 * 1024  # bytes of texts in one answer: 500 messages of 1 KB, or 3 of the largest
+ROWS_AT_ONCE = 20  # read from the database: 1 MB at most, whatever the limit is
 
 messages = Blueprint("messages", __name__, url_prefix="/api/messages")
 
@@ -42,10 +47,11 @@ def index():
         direction, position = "after", (updated_since, 0)
     else:
         direction, position = "before", (MAX_TIME, 0)
-    found = list(page(direction, position, limit + 1))
-    shown = found[:limit] if direction == "after" else found[-limit:]
+    shown, has_more = take(page(direction, position, limit + 1), limit)
+    if direction == "before":
+        shown.reverse()
     answer = {"messages": [message.to_dict() for message in shown], "_links": {"self": request.full_path.rstrip("?")}}
-    if len(found) > limit:
+    if has_more:
         last = shown[-1] if direction == "after" else shown[0]
         query = urlencode({"cursor": make_cursor(direction, last), "limit": limit})
         answer["_links"]["next"] = f"/api/messages?{query}"
@@ -107,7 +113,10 @@ def find(message_id):
 
 def make_content(source):
     """Return what follows from a text; rendered before any lock is taken. Raises Invalid."""
-    html, links = markup.render(check_source(source))
+    try:
+        html, links = markup.render(check_source(source))
+    except markup.TooComplex as error:
+        raise Invalid(str(error)) from error
     return {"source": source, "html": html, "expand_after": int(time.time()) if links else None}
 
 
@@ -133,13 +142,26 @@ def announce(message):
 
 
 def page(direction, position, limit):
-    """Return up to limit messages of the last day, after or before a position (updated_at, id), oldest first."""
+    """Return up to limit messages of the last day: after a position (updated_at, id), or before it, newest first."""
     key = tuple_(Message.updated_at, Message.id)
     query = select(Message).where(Message.updated_at >= int(time.time()) - DAY).limit(limit)
     if direction == "after":
-        return db.session.scalars(query.where(key > position).order_by(Message.updated_at, Message.id)).all()
-    newest_first = query.where(key < position).order_by(Message.updated_at.desc(), Message.id.desc())
-    return reversed(db.session.scalars(newest_first).all())
+        query = query.where(key > position).order_by(Message.updated_at, Message.id)
+    else:
+        query = query.where(key < position).order_by(Message.updated_at.desc(), Message.id.desc())
+    return db.session.scalars(query.execution_options(yield_per=ROWS_AT_ONCE))
+
+
+def take(messages, limit):
+    """Return what fits into one answer, at least one message and at most limit, and whether there are more."""
+    shown, size = [], 0
+    with closing(messages):
+        for message in messages:
+            size += len(json.dumps([message.source, message.html]))
+            if len(shown) == limit or (shown and size > MAX_ANSWER):
+                return shown, True
+            shown.append(message)
+    return shown, False
 
 
 def make_cursor(direction, message):

@@ -35,6 +35,7 @@ MAX_BYTES = 512 * 1024
 MAX_REDIRECTS = 3
 MAX_TITLE = 200  # characters
 MAX_DESCRIPTION = 400
+MAX_LOOKED_AT = 10  # times as many characters are looked at: half a megabyte would hold up a process for 0.1 s
 MAX_PROLOGUE = 1024  # bytes in which a page says its charset, according to HTML
 META_CHARSET = re.compile(rb"<meta[^<>]+charset", re.IGNORECASE)
 HEADERS = {"User-Agent": "Parley (link preview)", "Accept": "text/html", "Accept-Encoding": "identity"}
@@ -63,11 +64,20 @@ def expand(message_id):
     source = db.session.scalar(select(Message.source).where(Message.id == message_id))
     db.session.commit()  # gives the connection back while we wait for other people's servers
     started = time.monotonic()
-    _html, urls = markup.render(source)
-    quotes = fetch_quotes(urls[:MAX_LINKS])
-    html, _urls = markup.render(source, quotes)
-    if finish(message_id, lease, source, html if quotes else None):
-        log.info("Expanded %d links of message %d in %.1f s", len(quotes), message_id, time.monotonic() - started)
+    html, count = render_with_quotes(source)
+    if finish(message_id, lease, source, html):
+        log.info("Expanded %d links of message %d in %.1f s", count, message_id, time.monotonic() - started)
+
+
+def render_with_quotes(source):
+    """Return the HTML of a text with quotes of the pages it links to, and their number, or (None, 0)."""
+    try:
+        html, urls = markup.render(source)
+        quotes = fetch_quotes(urls[:MAX_LINKS])
+        return (markup.add_quotes(html, quotes), len(quotes)) if quotes else (None, 0)
+    except markup.TooComplex as error:  # because of the quotes, or stored by a version without these limits
+        log.info("Not expanded: %s", error)
+        return None, 0
 
 
 def is_due(now):
@@ -294,6 +304,7 @@ def parse(page, charset):
 
 def plain(text, most):
     """Return text on one line, without invisible characters, cut to a length."""
-    visible = "".join(character for character in text or "" if character.isprintable() or character.isspace())
+    begin = (text or "")[: MAX_LOOKED_AT * most]
+    visible = "".join(character for character in begin if character.isprintable() or character.isspace())
     line = " ".join(visible.split())
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -466,6 +466,15 @@ def test_titles_are_one_short_line_without_invisible_characters():
     assert len(description) == links.MAX_DESCRIPTION
 
 
+def test_a_huge_title_is_cut_in_time():
+    page = b"<title>" + b"a " * (links.MAX_BYTES // 2)
+    links.read_head(page, "utf-8")
+    started = time.process_time()
+    title, _description = links.read_head(page, "utf-8")
+    assert len(title) == links.MAX_TITLE
+    assert time.process_time() - started < 0.02
+
+
 def test_a_message_is_expanded_and_pushed(post, site, pushed):
     message_id = post(f"see {site.url}/")
     links.expand(message_id)
@@ -510,6 +519,28 @@ def test_the_result_for_a_text_that_was_edited_meanwhile_is_dropped(post, site):
         message.source, message.html, message.expand_after = "edited", "edited", None
     assert not links.finish(message_id, lease, f"see {site.url}/", "outdated")
     assert read(message_id).html == "edited"
+
+
+@pytest.mark.parametrize("limit", [10, 200])
+def test_a_message_that_has_no_room_for_quotes_keeps_its_html(post, site, pushed, monkeypatch, limit):
+    message_id = post(f"see {site.url}/")
+    before = read(message_id).html
+    monkeypatch.setattr("parley.markup.MAX_HTML", limit)  # 10: as if it was stored before there was a limit
+    links.expand(message_id)
+    message = read(message_id)
+    assert (message.html, message.expand_after) == (before, None)
+    assert len(pushed) == 1
+
+
+def test_a_message_is_rendered_once_when_it_is_expanded(post, site, monkeypatch):
+    message_id = post(f"see {site.url}/")
+    rendered = []
+    monkeypatch.setattr(
+        links.markup, "parse", lambda source, parse=links.markup.parse: rendered.append(1) or parse(source)
+    )
+    links.expand(message_id)
+    assert "<blockquote>" in read(message_id).html
+    assert len(rendered) == 1
 
 
 def test_a_page_without_title_changes_nothing_but_that_it_is_done(post, site, pushed):

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from common.database import write_transaction
+from parley.api.messages import MAX_ANSWER
 from parley.models.message import DAY, IdempotencyKey, Message
 
 
@@ -54,6 +55,16 @@ def test_posting_answers_the_rendered_message_and_pushes_it(client, post, ann, p
 @pytest.mark.parametrize("source", [None, 5, "", " \n\t", "x" * 4001, "a\0b", "\ud800"])
 def test_a_bad_message_is_400(post, source):
     assert post(source).status_code == 400
+
+
+@pytest.mark.parametrize("source", ["a|" * 400 + "\n" + "-|" * 400 + "\n" + "x\n" * 1100, ">" * 4000])
+def test_markdown_that_is_too_complex_is_400_and_says_what_to_do(client, auth, ann, post, source):
+    refused = post(source)
+    assert refused.status_code == 400
+    assert "Use fewer" in refused.json["error"]
+    url = post("hi").json["_links"]["self"]
+    assert client.put(url, json={"source": source}, headers=auth.headers(ann)).json["error"] == refused.json["error"]
+    assert client.get(url).json["source"] == "hi"
 
 
 def test_a_message_has_up_to_4000_characters(post):
@@ -155,6 +166,18 @@ def test_messages_are_listed_since_a_time(client, insert):
     assert pages(client, f"/api/messages?updated_since={now - 20}") == [[3, 1]]
     assert pages(client, "/api/messages?updated_since=0&limit=2") == [[2, 3], [1]]
     assert pages(client, f"/api/messages?updated_since={now + 10}") == [[]]
+
+
+@pytest.mark.parametrize("query", ["limit=500", "limit=500&updated_since=0", "limit=2"])
+def test_an_answer_has_a_limited_size_and_the_next_one_goes_on(app, client, ann, query):
+    now = int(time.time())
+    with app.app_context(), write_transaction() as session:
+        for text in ["😀" * 4000] * 30 + ["x" * (2 * MAX_ANSWER)]:  # the last: stored before HTML had a limit
+            session.add(Message(created_at=now, updated_at=now, source=text, html=text, user_id=ann))
+    found = pages(client, f"/api/messages?{query}")
+    assert sorted(message_id for page in found for message_id in page) == list(range(1, 32))
+    assert [31] in found
+    assert max(map(len, found)) == (2 if query == "limit=2" else MAX_ANSWER // (2 * 12 * 4000))
 
 
 @pytest.mark.parametrize("query", ["limit=7", "limit=7&updated_since=0"])
