@@ -17,6 +17,11 @@ SWEEP_LINKS_EVERY = 1  # second
 SWEEP_EXPIRED_EVERY = 60  # seconds
 
 
+MAX_WAITING = 100  # messages; the sweep finds what does not fit, as it finds what a killed instance had queued
+
+waiting = set()  # the ids of messages that are queued here, and not begun
+
+
 @cache
 def threads():
     """The threads that expand links: four messages at a time, as many as a Celery worker of the monolith takes on."""
@@ -25,13 +30,17 @@ def threads():
 
 @after_commit
 def queue_expansion(message_id):
-    """Have the links of a message expanded."""
+    """Have the links of a message expanded; once, however often the sweep finds the message while it waits."""
+    if message_id in waiting or len(waiting) >= MAX_WAITING:
+        return
+    waiting.add(message_id)
     app = current_app._get_current_object()
     threads().submit(background.run, app, expand_links, message_id, g.get("request_id"))
 
 
 def expand_links(message_id, request_id):
     """Expand the links of a message."""
+    waiting.discard(message_id)  # first: an edit from now on is queued again
     from . import links  # here, since it needs an HTML parser: an instance starts the faster without
 
     g.request_id = request_id

@@ -44,6 +44,50 @@ def test_an_expansion_belongs_to_the_request_that_it_is_done_for(client, auth, a
     assert expanded() == (message["id"], "parley", "abc-1")
 
 
+@pytest.fixture
+def slow(monkeypatch):
+    """Expansions that end only with the test; return the list of those that have begun."""
+    begun, end = [], threading.Event()
+    monkeypatch.setattr("parley.links.expand", lambda message_id: (begun.append(message_id), end.wait(timeout=10)))
+    yield begun
+    end.set()
+    until(lambda: not tasks.waiting)
+
+
+def until(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_message_that_waits_is_queued_once_however_often_the_sweep_finds_it(ann, slow):
+    now = int(time.time())
+    with write_transaction() as session:
+        for _ in range(60):
+            session.add(Message(created_at=now, updated_at=now, source="x", html="x", user_id=ann, expand_after=now))
+    for _ in range(40):
+        tasks.sweep_links()
+    until(lambda: len(slow) == 4)
+    assert tasks.threads()._work_queue.qsize() <= 60
+
+
+def test_what_does_not_fit_into_the_queue_is_left_to_the_sweep(slow):
+    for message_id in range(1000):
+        tasks.queue_expansion(message_id)
+    assert len(tasks.waiting) <= tasks.MAX_WAITING
+    until(lambda: len(slow) == 4)
+    tasks.queue_expansion(4711)
+    assert 4711 in tasks.waiting
+
+
+def test_a_message_that_is_edited_while_it_is_expanded_is_queued_again(slow):
+    tasks.queue_expansion(1)
+    until(lambda: slow == [1])
+    tasks.queue_expansion(1)
+    until(lambda: slow == [1, 1])
+
+
 def test_an_expansion_that_fails_is_logged_and_left_to_the_sweep(app, ann, monkeypatch, caplog):
     monkeypatch.setattr("parley.links.fetch_quotes", lambda _urls: 1 / 0)
     now = int(time.time())
@@ -51,10 +95,7 @@ def test_an_expansion_that_fails_is_logged_and_left_to_the_sweep(app, ann, monke
         source = "https://a.example/"
         session.add(Message(created_at=now, updated_at=now, source=source, html="x", user_id=ann, expand_after=now))
     tasks.queue_expansion(1)
-    deadline = time.monotonic() + 5
-    while "expand_links: Something went wrong" not in caplog.text:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: "expand_links: Something went wrong" in caplog.text)
     assert db.session.get(Message, 1).expand_after > now
 
 
