@@ -4,6 +4,7 @@ import logging
 from functools import wraps
 
 from flask import current_app, g, jsonify, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from . import refusals
@@ -32,6 +33,7 @@ def init_app(app, explain=lambda _error: None):
     """Answer every failure in the one shape; explain(error) -> sentence or None knows the failures of the stores."""
     app.extensions["explain"] = explain
     app.register_error_handler(HTTPException, answer_http_error)
+    app.register_error_handler(ParseException, answer_unreadable_body)
     app.register_error_handler(Exception, answer_exception)
     app.after_request(read_to_the_end)
 
@@ -40,7 +42,11 @@ def read_to_the_end(response):
     """Take in what was not read of the body: closing a connection before that resets it, and may destroy the answer."""
     length = request.content_length or 0
     if length <= MOST_UNREAD and request.environ.get("wsgi.input_terminated"):  # gunicorn knows where it ends
-        request.environ["wsgi.input"].read(length)
+        try:
+            request.environ["wsgi.input"].read(length)
+        except OSError as error:  # also when less came than was announced: this client reads no answer any more
+            log.info("The client left before its body was complete: %s", error)
+            response.headers["Connection"] = "close"
     return response
 
 
@@ -49,6 +55,15 @@ def answer_http_error(error):
     response = error.get_response()  # keeps headers such as Allow
     response.data = answer(SENTENCES.get(error.code, error.description)).data
     response.content_type = "application/json"
+    return response
+
+
+def answer_unreadable_body(error):
+    """Answer a chunked body that breaks the rules of HTTP, which gunicorn notices only while the body is read."""
+    log.info("The body can't be read: %s", error)
+    response = answer("The body breaks the rules of chunked encoding. Send it with a Content-Length.")
+    response.status_code = 400
+    response.headers["Connection"] = "close"  # nobody knows where the next request begins
     return response
 
 
