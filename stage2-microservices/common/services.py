@@ -77,8 +77,8 @@ class Client:
             answer = self.http.request(method, self.url + path, timeout=timeout, allow_redirects=False, **options)
         except requests.Timeout:
             return None, TOO_LATE
-        except requests.RequestException:
-            return None, BROKE_OFF
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            return None, BROKE_OFF  # any other exception is about what we send: not the other service's failure
         # Which instance has answered stands in X-Served-By: without it, the load balancer had to answer itself.
         return answer if "X-Served-By" in answer.headers else None, answer.status_code
 

@@ -5,6 +5,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 
 from common import services
 from common.refusals import Declined, Unavailable
@@ -214,6 +215,17 @@ def test_after_three_failures_in_a_row_calls_fail_at_once(balancer, call, fail, 
     with pytest.raises(Unavailable, match="the cats service"):
         call()
     assert balancer.requests == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"json": float("nan")}, {"json": b"bytes"}, {"headers": {"X": "a\nb"}}, {"headers": {"X": 1}}]
+)
+def test_a_request_that_can_not_be_sent_is_not_the_other_services_failure(balancer, call, options):
+    for _ in range(services.OPEN_AFTER):
+        with pytest.raises((TypeError, requests.RequestException)):
+            call("POST", **options)
+    assert balancer.requests == []
+    assert call().status_code == 200
 
 
 def test_an_open_circuit_is_of_one_service_only(balancer, fail, clock):
