@@ -195,6 +195,153 @@ def test_a_packet_without_end_closes_its_socket(url):
     client.shutdown()
 
 
+def open_websocket(url: str) -> websocket.WebSocket:
+    """Return a WebSocket that is connected to the default namespace."""
+    client = websocket.create_connection(f"{url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket", timeout=5)
+    client.recv()
+    client.send("40")
+    client.recv()
+    return client
+
+
+def frame(data: str | bytes, opcode: int = websocket.ABNF.OPCODE_TEXT, fin: int = 1) -> bytes:
+    return websocket.ABNF.create_frame(data, opcode, fin).format()
+
+
+# 20,000 of each would keep an instance busy for longer than its health check waits.
+FLOODS = {
+    "events": frame('42["ping_user","x"]'),
+    "events that ask for an acknowledgement": frame('421["ping_user","x"]'),
+    "pongs of Engine.IO": frame("3"),
+    "upgrades of Engine.IO": frame("5"),
+    "unknown packets": frame("8"),
+    "connections to other namespaces": frame("40/x,"),
+    "acknowledgements": frame("431[]"),
+    "pings of the WebSocket": frame("x" * 100, websocket.ABNF.OPCODE_PING),
+    "pongs of the WebSocket": frame("", websocket.ABNF.OPCODE_PONG),
+    "empty frames": frame(""),
+    "pieces of a message": frame("4", fin=0) + frame("", websocket.ABNF.OPCODE_CONT, 0) * 9,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_closes_its_connection_only(url, anonymous, flood):
+    client, other = open_websocket(url), open_websocket(url)
+    try:
+        client.sock.sendall(FLOODS[flood] * 20_000)
+    except OSError:
+        pass  # closed already
+    started = time.monotonic()
+    other.send('421["ping_user","x"]')
+    while not other.recv().startswith("431"):
+        pass
+    assert time.monotonic() - started < 2
+    with pytest.raises((websocket.WebSocketConnectionClosedException, OSError)) as closed:
+        while client.recv():
+            pass
+        raise OSError("closed with a frame that says so")
+    assert not isinstance(closed.value, TimeoutError), "it is still open"
+    client.shutdown()
+    other.shutdown()
+    assert anonymous.get("/api/messages?limit=1").status_code == 200
+
+
+def test_a_flood_of_somebody_who_is_signed_in_is_closed_too(url, ann, listen, until):
+    client, other = open_websocket(url), listen()
+    client.send(f"421{json.dumps(['ping_user', ann.token])}")
+    while not client.recv().startswith("431"):
+        pass
+    event = frame("42" + json.dumps(["post_message", {"source": "hello"}, ann.token]))
+    since = ann.say("before")["id"]
+    try:
+        client.sock.sendall(event * 2000)
+    except OSError:
+        pass  # closed already
+    with pytest.raises((websocket.WebSocketConnectionClosedException, OSError)) as closed:
+        while client.recv():
+            pass
+        raise OSError("closed with a frame that says so")
+    assert not isinstance(closed.value, TimeoutError), "it is still open"
+    client.shutdown()
+    last = ann.say("after")["id"]
+    assert last - since < 200  # of 2,000
+    until(lambda: other.heard("Message", last), 5, "the push")
+
+
+def test_polling_is_limited_as_well(url, anonymous):
+    opened = anonymous.http.get(f"{url}/socket.io/?EIO=4&transport=polling")
+    path = f"{url}/socket.io/?EIO=4&transport=polling&sid={json.loads(opened.text[1:])['sid']}"
+    anonymous.http.post(path, data="40")
+    events = "\x1e".join(['42["ping_user","x"]'] * 16)
+    statuses = [anonymous.http.post(path, data=events).status_code for _ in range(10)]
+    assert statuses[0] == 200
+    assert statuses[-1] == 400
+
+
+MALFORMED = [
+    "4",
+    "4{",
+    "4[",
+    "4{}",
+    "4[]",
+    "4null",
+    "41",
+    "42",
+    "42[]",
+    "42{}",
+    "42[1]",
+    "42[{}]",
+    '42["connect"]',
+    '42["disconnect"]',
+    "43",
+    "43{}",
+    "44",
+    "46",
+    "48",
+    "49",
+    "4x",
+    '4²["x"]',
+    '451-["x"]',
+    "450-[]",
+    '4599-["x"]',
+    "461-[1]",
+    '45٣-["x"]',
+    "4511111111111-[]",
+    '421["ping_user"',
+    '421"x"',
+    "x",
+    "b!",
+    "b4",
+    "9",
+    "0{}",
+    "²",
+    "٣",
+]
+MALFORMED += ["", "4" + "[" * 30_000, "42[" + "[" * 30_000, "4" + "9" * 5000, '42["x",' + "9" * 5000 + "]"]
+
+
+def test_malformed_packets_are_the_clients_fault(url, running_stage, anonymous):
+    """They close their own connection, and no log has a traceback."""
+    for packet in MALFORMED:
+        for begin in (["40"], []):
+            client = websocket.create_connection(
+                f"{url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket", timeout=5
+            )
+            for sent in (*begin, packet, "451-[]", "x"):
+                client.send(sent)
+            client.send(b"\xff\xfe", websocket.ABNF.OPCODE_BINARY)
+            client.shutdown()
+        opened = anonymous.http.get(f"{url}/socket.io/?EIO=4&transport=polling")
+        path = f"{url}/socket.io/?EIO=4&transport=polling&sid={json.loads(opened.text[1:])['sid']}"
+        for body in ("40", packet, "bAAAA", b"\xff", "d="):
+            assert anonymous.http.post(path, data=body).status_code in (200, 400), packet
+    upgrade = ["Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"]
+    for lines in (upgrade, upgrade[:1], [*upgrade[:2], "Sec-WebSocket-Version: 8"]):
+        answer = send(url, "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1", *lines)
+        assert answer.status in (400, 426), lines
+    assert tracebacks(running_stage) == []
+
+
 @pytest.mark.parametrize("packet", ["4" + "x" * 2 * LIMIT, "9", "0{}", "\x1e" * 1000, "b!", "451-[]", "4{", ""])
 def test_a_polled_packet_that_is_nonsense_or_too_large_is_refused_at_once(url, running_stage, anonymous, packet):
     opened = anonymous.http.get(f"{url}/socket.io/?EIO=4&transport=polling")
@@ -211,6 +358,36 @@ def test_a_polled_packet_that_is_nonsense_or_too_large_is_refused_at_once(url, r
 
 
 # Not quite HTTP
+
+CHUNKED = ("Transfer-Encoding: chunked", "Content-Type: application/json")
+TRAILERS = ["Content-Length: 5", "content-length: 5", "Content_Length: 5", "X: \0", "X : y", ": y", "X", "Host: x"]
+CHUNKS = ["f;e=1\r\n{}\r\n0\r\n\r\n", "f;" + "e" * 9000 + "\r\n", "f\r\nXX", "+f\r\n", "5\nhello\n0\n\n", "\r\n"]
+
+
+def tracebacks(stage) -> list[str]:
+    """Return the logs of instances that have a traceback."""
+    logs = stage.run_folder.glob("logs/*_v*.log")
+    return [log.name for log in logs if "Traceback" in log.read_text(errors="replace")]
+
+
+@pytest.mark.parametrize("path", ["/api/messages", "/api/users", "/api/tokens", "/api/users/me", "/"])
+def test_a_body_that_breaks_the_rules_of_chunks_is_the_clients_fault(url, ann, running_stage, path):
+    authorization = f"Authorization: Bearer {ann.token}"
+    good = '{"source":"hi"}'
+    bodies = [f"f\r\n{good}\r\n0\r\n{trailer}\r\n\r\n" for trailer in TRAILERS]
+    for body in bodies + [chunk.replace("{}", good) for chunk in CHUNKS]:
+        answer = send(url, f"POST {path} HTTP/1.1", authorization, *CHUNKED, body=body)
+        assert answer.status < 500, body
+    assert tracebacks(running_stage) == []
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_traceback(url, anonymous, running_stage):
+    for path in ("/api/messages", "/api/users", "/", "/socket.io/?EIO=4&transport=polling&sid=x"):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{{".encode())
+    assert anonymous.get("/api/messages?limit=1").status_code == 200
+    assert tracebacks(running_stage) == []
+
 
 GET = "GET /api/messages?limit=1 HTTP/1.1"
 POST = "POST /api/messages HTTP/1.1"

@@ -62,6 +62,29 @@ def test_a_bad_message_is_acknowledged_with_an_error(ann, listen, body):
     assert acknowledged["error"].endswith(".")
 
 
+ODD = [float("nan"), float("inf"), -float("inf"), b"bytes", [[[[]]]], {"a": b"x"}, 10**4000, True, "\ud800"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: f"{odd!r:.20}")
+def test_what_is_no_text_is_refused_and_nobody_else_notices(ann, bob, listen, odd):
+    """Socket.IO carries what JSON can't: three times of it opened the circuit to messages for everyone."""
+    sender, other = listen(), listen()
+    for _ in range(4):
+        for arguments in (({"source": odd}, ann.token), ({"source": "hello"}, ann.token, odd)):
+            answer = sender.call("post_message", *arguments)
+            assert answer["status"] == 400
+            assert answer["error"].endswith(".")
+        assert sender.call("post_message", {"source": "hello"}, odd)["status"] == 401
+    assert other.call("post_message", {"source": "hello"}, bob.token)["id"]
+
+
+@pytest.mark.parametrize("change", ["{}\n", " {}", "{}\r\nX: y", "{}\u0100"])
+def test_a_good_token_with_something_around_it_is_refused(ann, listen, change):
+    token = change.format(ann.token)
+    assert listen().call("post_message", {"source": "hello"}, token)["status"] == 401
+    assert listen().call("ping_user", token)["status"] == 401
+
+
 @pytest.mark.parametrize("token", ["", "no token", None, 5])
 def test_a_refused_token_is_told_to_its_client_only(ann, listen, settle, until, token):
     listener, other = listen(), listen()

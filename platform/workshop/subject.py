@@ -6,6 +6,7 @@ The work is done over connections that are kept, through the application's publi
 import base64
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from workshop.waiting import wait_until
 COMMAND_TIMEOUT = 90  # seconds for `up`, `scale` or `down`; measured: 4
 TIMEOUT = 10  # seconds: longer than the system lets any request take
 LOG_TIMEOUT = 5  # seconds for a line to be in a log
+CONNECTIONS = 20  # of Socket.IO: each may send 50 events a second, and posting one after the other takes 1 to 10 ms
 MESSAGE = "A message of *ordinary* length, as people write them when they chat with each other."
 
 Action = Callable[[], None]  # does something once, and waits until it is done
@@ -126,19 +128,22 @@ class Subject:
 
     @contextlib.contextmanager
     def posting_over_socket(self) -> Iterator[Action]:
-        """Give what posts a message over Socket.IO."""
-        client = socketio.Client(http_session=session(), reconnection=False)
-        client.connect(self.url, transports=["websocket"])
+        """Give what posts a message over Socket.IO, each time over the next of several connections."""
+        with contextlib.ExitStack() as stack:
+            clients = []
+            for _ in range(CONNECTIONS):
+                client = socketio.Client(http_session=session(), reconnection=False)
+                client.connect(self.url, transports=["websocket"])
+                stack.callback(client.disconnect)
+                clients.append(client)
+            turns = itertools.cycle(clients)
 
-        def send() -> None:
-            acknowledgement = client.call("post_message", ({"source": MESSAGE}, self.token), timeout=TIMEOUT)
-            if "id" not in acknowledgement:
-                self._refuse("post_message", str(acknowledgement))
+            def send() -> None:
+                acknowledgement = next(turns).call("post_message", ({"source": MESSAGE}, self.token), timeout=TIMEOUT)
+                if "id" not in acknowledgement:
+                    self._refuse("post_message", str(acknowledgement))
 
-        try:
             yield send
-        finally:
-            client.disconnect()
 
     def _refuse(self, what: str, answer: str):
         raise WorkshopError(f"{self.name} answered {what} with {answer:.200}: see its logs after `up {self.name}`.")

@@ -1,5 +1,6 @@
 """Socket.IO events from the browsers, each of them acknowledged with {"id"} or {"error", "status"}."""
 
+import re
 from functools import wraps
 
 from flask import request, session
@@ -7,10 +8,12 @@ from flask_socketio import emit
 
 from . import logs, presence
 from .api.messages import post
-from .auth import check_token
+from .auth import BAD_TOKEN, check_token
 from .errors import describe
-from .refusals import Invalid
-from .socket_server import socketio
+from .refusals import Invalid, NotSignedIn
+from .socket_server import socketio, trust
+
+WELL_FORMED_TOKEN = re.compile(r"[A-Za-z0-9_.-]+")  # of a JWT in its compact form (RFC 7515, section 3.1)
 
 
 def on(event):
@@ -69,5 +72,9 @@ def disconnect(*_):
 
 
 def signed_in_user(token):
-    """Return the id of the token's user; raises NotSignedIn."""
-    return check_token(token)["user_id"]
+    """Return the id of the token's user, whose connection may send more from now on; raises NotSignedIn."""
+    if not isinstance(token, str) or not WELL_FORMED_TOKEN.fullmatch(token):  # PyJWT overlooks blanks and line breaks
+        raise NotSignedIn(BAD_TOKEN)
+    user_id = check_token(token)["user_id"]
+    trust(request.sid)
+    return user_id

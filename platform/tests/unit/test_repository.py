@@ -54,6 +54,7 @@ COMES_WITH = {
     "python-socketio": "flask-socketio",
     "sqlalchemy": "flask-sqlalchemy",
     "werkzeug": "flask",
+    "wsproto": "simple-websocket",
 }
 NEEDED_BY = {
     "flask": {"gevent", "gunicorn", "packaging"},  # its server, and what that needs to run with gevent

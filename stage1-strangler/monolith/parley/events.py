@@ -1,18 +1,21 @@
 """Socket.IO events from the browsers, each of them acknowledged with {"id"} or {"error", "status"}."""
 
+import re
 from functools import wraps
 
 from flask import request, session
 from flask_socketio import emit
 
 from common import logs
-from common.auth import check_token
+from common.auth import BAD_TOKEN, check_token
 from common.errors import describe
-from common.refusals import Invalid
+from common.refusals import Invalid, NotSignedIn
 
 from . import presence
 from .api.messages import post
-from .socket_server import socketio
+from .socket_server import socketio, trust
+
+WELL_FORMED_TOKEN = re.compile(r"[A-Za-z0-9_.-]+")  # of a JWT in its compact form (RFC 7515, section 3.1)
 
 
 def on(event):
@@ -71,5 +74,9 @@ def disconnect(*_):
 
 
 def signed_in_user(token):
-    """Return the id of the token's user; raises NotSignedIn."""
-    return check_token(token)["user_id"]
+    """Return the id of the token's user, whose connection may send more from now on; raises NotSignedIn."""
+    if not isinstance(token, str) or not WELL_FORMED_TOKEN.fullmatch(token):  # PyJWT overlooks blanks and line breaks
+        raise NotSignedIn(BAD_TOKEN)
+    user_id = check_token(token)["user_id"]
+    trust(request.sid)
+    return user_id

@@ -1,16 +1,19 @@
 """Socket.IO events from the browsers, each of them acknowledged with {"id"} or {"error", "status"}."""
 
+import re
 from functools import wraps
 
 from flask import request, session
 from flask_socketio import emit
 
 from common import logs, services
-from common.auth import check_token
+from common.auth import BAD_TOKEN, check_token
 from common.errors import describe
-from common.refusals import Invalid
+from common.refusals import Invalid, NotSignedIn
 
-from .socket_server import socketio
+from .socket_server import socketio, trust
+
+WELL_FORMED_TOKEN = re.compile(r"[A-Za-z0-9_.-]+")  # of a JWT in its compact form (RFC 7515, section 3.1)
 
 
 def on(event):
@@ -57,11 +60,16 @@ def post_message(body=None, token=None, idempotency_key=None, *_):
     signed_in_user(token)
     if not isinstance(body, dict):
         raise Invalid("The message must be an object with a source.")
+    # Socket.IO also carries what no JSON can: bytes, NaN. The messages service checks all that it can be sent.
+    if not isinstance(body.get("source"), str):
+        raise Invalid("A message needs a text: source is missing or blank.")
+    if not isinstance(idempotency_key, (str, type(None))):
+        raise Invalid("An idempotency key has 1 to 128 printable ASCII characters.")
     answer = services.call(
         "messages",
         "POST",
         "/internal/messages",
-        json={"source": body.get("source"), "idempotency_key": idempotency_key},
+        json={"source": body["source"], "idempotency_key": idempotency_key},
         headers={"Authorization": f"Bearer {token}"},
         repeatable=idempotency_key is not None,
     )
@@ -76,8 +84,12 @@ def disconnect(*_):
 
 
 def signed_in_user(token):
-    """Return the id of the token's user; raises NotSignedIn."""
-    return check_token(token)["user_id"]
+    """Return the id of the token's user, whose connection may send more from now on; raises NotSignedIn."""
+    if not isinstance(token, str) or not WELL_FORMED_TOKEN.fullmatch(token):  # PyJWT overlooks blanks and line breaks
+        raise NotSignedIn(BAD_TOKEN)
+    user_id = check_token(token)["user_id"]
+    trust(request.sid)
+    return user_id
 
 
 def presence(user_id):

@@ -82,7 +82,7 @@ def test_only_a_message_with_a_key_is_sent_once_more_when_the_connection_broke_o
     assert len(others.called(*POST)) == 1 + 2
 
 
-@pytest.mark.parametrize("token", [None, "", "x", 5, {}, []])
+@pytest.mark.parametrize("token", [None, "", "x", 5, {}, [], float("nan"), b"x"])
 def test_a_refused_token_is_told_to_its_client_only(app, tab, others, token):
     other = server.test_client(app)
     assert call(tab, "ping_user", token)["status"] == 401
@@ -110,6 +110,27 @@ def test_a_bad_message_is_acknowledged_with_an_error(tab, auth, ann, others, bod
     acknowledgement = call(tab, "post_message", body, auth.token(ann))
     assert acknowledgement["status"] == 400
     assert acknowledgement["error"]
+    assert others.called(*POST) == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [float("nan"), float("inf"), b"bytes", [[]], {"a": b"x"}, 10**4000, None, True],
+    ids=lambda odd: f"{odd!r:.20}",
+)
+def test_what_is_no_text_is_refused_here_and_not_sent_to_messages(tab, auth, ann, others, odd):
+    assert call(tab, "post_message", {"source": odd}, auth.token(ann))["status"] == 400
+    if odd is not None:
+        assert call(tab, "post_message", {"source": "hi"}, auth.token(ann), odd)["status"] == 400
+    assert others.called(*POST) == []
+
+
+@pytest.mark.parametrize("change", ["{}\n", " {}", "{}\r\nX: y", "{}\u0100", "{}=", "{}\0"])
+def test_a_good_token_with_something_around_it_is_refused(tab, auth, ann, others, change):
+    token = change.format(auth.token(ann))
+    assert call(tab, "ping_user", token)["status"] == 401
+    assert call(tab, "post_message", {"source": "hi"}, token)["status"] == 401
+    assert call(tab, "ping_user", auth.token(ann).encode())["status"] == 401
     assert others.called(*POST) == []
 
 
