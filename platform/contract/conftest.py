@@ -1,6 +1,6 @@
 """How the contract's tests speak to a stage: over HTTP and Socket.IO through its load balancer.
 
-In two places only it is not enough: `store` writes what would take the API a day, `vanished` kills an instance.
+In three places it is not enough: `store` and `many` write what would take the API a day, `vanished` kills an instance.
 """
 
 import secrets
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partialmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,9 +18,11 @@ import requests
 import schemathesis
 import socketio
 from schemathesis.specs.openapi import checks
+from sqlalchemy import text
 
 TIMEOUT = 10  # seconds: longer than the system lets any request take, so that the answer is the system's own
 EXPANDED_WITHIN = 8  # seconds: fetching all links of a message may take 5
+MANY = 20_000  # users: a busy year of classes and demonstrations
 DOCUMENT = schemathesis.openapi.from_path(Path(__file__).with_name("openapi.yaml"))
 CONFORMANCE = [
     checks.status_code_conformance,
@@ -83,6 +86,18 @@ class Client:
 
     def read(self, message_id: int) -> dict:
         return self.get(f"/api/messages/{message_id}").json()
+
+    def walk(self, path: str, before_each_page=lambda: None) -> list[list[dict]]:
+        """Return all pages of a list, following the links."""
+        name, pages = urlsplit(path).path.rpartition("/")[2], []
+        while path:
+            before_each_page()
+            answer = self.get(path)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["_links"]["self"] == path
+            pages.append(answer.json()[name])
+            path = answer.json()["_links"].get("next")
+        return pages
 
     def user(self, user_id: int) -> dict:
         return self.get(f"/api/users/{user_id}").json()
@@ -320,6 +335,23 @@ def store(running_stage, differences):
     """The database of messages: for what would take the API a day, or can't be done through it within one second."""
     with running_stage.database(differences["services"]["/api/messages"]) as database:
         yield database
+
+
+@pytest.fixture
+def many(running_stage, differences):
+    """20,000 users who changed in one second, an hour ago: that second, and the database that they are deleted from."""
+    second = int(time.time()) - 3600
+    insert = """
+        WITH RECURSIVE number(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < :count)
+        INSERT INTO users (created_at, updated_at, last_seen_at, nickname, password_hash, online)
+        SELECT :second, :second, :second, 'many-' || n, '', n = 0 FROM number
+    """
+    with running_stage.database(differences["services"]["/api/users"]) as database:
+        with database.begin() as connection:
+            connection.execute(text(insert), {"count": MANY, "second": second})
+        yield SimpleNamespace(second=second, database=database)
+        with database.begin() as connection:
+            connection.execute(text("DELETE FROM users WHERE nickname LIKE 'many-%'"))
 
 
 @contextmanager

@@ -49,10 +49,15 @@ class Fuzzer(Client):
             "message_id": (self.say("mine")["id"], other.say("somebody else's")["id"]),
         }
         other.http.close()
-        newest = self.get("/api/messages?limit=1").json()
-        (self.cursor,) = parse_qs(urlsplit(newest["_links"]["next"]).query)["cursor"]
+        self.cursors = {path: self.find_cursor(path) for path in ("/api/users", "/api/messages")}
         del self.http.headers["Authorization"]
         return self
+
+    def find_cursor(self, path: str) -> str:
+        """Return the cursor of a list's second page."""
+        newest = self.get(f"{path}?limit=1").json()
+        (cursor,) = parse_qs(urlsplit(newest["_links"]["next"]).query)["cursor"]
+        return cursor
 
     def send_case(self, case, headers: dict[str, str] | None = None) -> requests.Response:
         """Send a request that was made up, and look whether the answer is as documented."""
@@ -62,7 +67,7 @@ class Fuzzer(Client):
                 # A third become ours, a third somebody else's; of the others there is hardly ever such a thing.
                 case.path_parameters[name] = (*known, number)[number % 3]
         if case.query.get("cursor") == CURSOR:
-            case.query["cursor"] = self.cursor
+            case.query["cursor"] = self.cursors[case.operation.path]
         # What this check would try, wrong passwords, is soon answered by 429 instead of 401.
         excluded = [ignored_auth] if takes_password(case.operation) else []
         return case.call_and_validate(self.url, session=self.http, headers=headers, excluded_checks=excluded)

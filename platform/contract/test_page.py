@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from sqlalchemy import text as sql
 from tests.load import suspended
 
 OPTIONS = [
@@ -379,6 +380,18 @@ def test_everything_can_be_done_with_the_keyboard(visit, ann, text):
     keyboard.type(f"second {text}")
     keyboard.press("Enter")
     expect(visitor.message(f"second {text}")).to_be_visible()
+
+
+def test_with_20000_users_the_page_lists_all_who_are_online_and_more_of_the_others_on_demand(visit, ann, many):
+    ann.put("/api/users/me")
+    with many.database.begin() as connection:  # she has been online for longer than the others are away
+        values = {"id": ann.id, "second": many.second - 1}
+        connection.execute(sql("UPDATE users SET updated_at = :second WHERE id = :id"), values)
+    visitor = visit()
+    expect(visitor.person("Online", ann.nickname)).to_be_visible()
+    expect(visitor.page.locator("#away-count")).to_have_text(re.compile(r"^\d{3}\+$"))
+    visitor.page.get_by_role("button", name="Show more").click()
+    expect(visitor.page.locator("#away-count")).to_have_text(re.compile(r"^(9\d\d|1000)\+$"))
 
 
 def test_a_narrow_window_needs_no_scrolling_sideways(visit, text):

@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from contract.conftest import MANY
 
 PASSWORD = "correct horse"  # noqa: S105
 FIELDS = {"id", "created_at", "updated_at", "last_seen_at", "nickname", "online", "_links"}
@@ -134,8 +135,54 @@ def test_users_are_found_by_their_ids_and_unknown_ids_are_left_out(anonymous, an
     assert anonymous.get(f"/api/users?ids={ann.id}&online=1").json()["users"] == []
 
 
+def position(user: dict) -> tuple[int, str]:
+    return user["updated_at"], user["nickname"]
+
+
+@pytest.mark.parametrize(("limit", "size"), [(None, 40_000), (500, 200_000)])
+def test_with_20000_users_an_answer_stays_small(anonymous, many, limit, size):
+    for query in ("", f"updated_since={many.second}&", "online=0&"):
+        answer = anonymous.get(f"/api/users?{query}{f'limit={limit}' if limit else ''}")
+        assert len(answer.json()["users"]) == (limit or 100)
+        assert len(answer.content) < size
+
+
+def test_following_the_links_finds_each_of_20000_users_once_while_others_register(make_client, anonymous, many):
+    new = []
+    path = f"/api/users?updated_since={many.second}&limit=500"
+    register = lambda: len(new) < 5 and new.append(make_client().register())  # noqa: E731
+    found = [user for page in anonymous.walk(path, before_each_page=register) for user in page]
+
+    assert [position(user) for user in found] == sorted({position(user) for user in found})
+    assert sum(user["updated_at"] == many.second for user in found) == MANY
+    assert {user.id for user in new} <= {user["id"] for user in found}
+
+
+def test_without_a_time_the_newest_users_are_listed_and_the_links_lead_back(ann, bob, anonymous, many):
+    newest, older = anonymous.walk(f"/api/users?ids={ann.id},{bob.id}&limit=1")
+    assert sorted([*newest, *older], key=position) == [*older, *newest]
+
+    first = anonymous.get("/api/users").json()
+    second = anonymous.get(first["_links"]["next"]).json()
+    listed = [position(user) for user in [*second["users"], *first["users"]]]
+    assert len(set(listed)) == 200
+    assert listed == sorted(listed)
+
+
+def test_the_next_page_meets_the_conditions_of_the_first(anonymous, ann, bob, many):
+    for user in (ann, bob):
+        user.put("/api/users/me")
+    online = [user for page in anonymous.walk("/api/users?online=1&limit=1") for user in page]
+    assert {ann.id, bob.id} <= {user["id"] for user in online}
+    assert all(user["online"] for user in online)
+
+
 @pytest.mark.parametrize(
-    "query", ["online=2", "online=yes", "updated_since=x", "updated_since=-1", "ids=1,x", "ids=", "updated_since=1e9"]
+    "query",
+    [
+        *("online=2", "online=yes", "updated_since=x", "updated_since=-1", "ids=1,x", "ids=", "updated_since=1e9"),
+        *("limit=0", "limit=501", "limit=x", "limit=", "cursor=", "cursor=x", "cursor=YWZ0ZXIuMS4A"),
+    ],
 )
 def test_a_malformed_query_of_users_is_refused(anonymous, query):
     assert anonymous.get(f"/api/users?{query}").status_code == 400

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from parley.api.messages import MAX_ANSWER
 from parley.database import write_transaction
 from parley.models.message import DAY, IdempotencyKey, Message
+from parley.paging import MAX_ANSWER
 
 
 @pytest.fixture

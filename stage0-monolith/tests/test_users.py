@@ -66,6 +66,21 @@ def test_users_are_listed_and_filtered(client, auth, ann):
     assert ids(f"ids={bob}&online=0") == []
 
 
+def test_users_are_listed_page_by_page_also_when_all_share_a_second(client, auth):
+    users = {nickname: auth.user(nickname) for nickname in ("ann", "bob", "cy", "Zoë", "张", "two words")}
+    by_nickname = [users[nickname] for nickname in sorted(users)]
+    for query, expected in (
+        ("updated_since=0", by_nickname),
+        ("", by_nickname[4:] + by_nickname[2:4] + by_nickname[:2]),
+    ):
+        found, url = [], f"/api/users?ids={','.join(map(str, by_nickname))}&limit=2&{query}"
+        while url:
+            answer = client.get(url).json
+            found += [user["id"] for user in answer["users"]]
+            url = answer["_links"].get("next")
+        assert found == expected
+
+
 @pytest.mark.parametrize(
     "query",
     [

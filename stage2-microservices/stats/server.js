@@ -6,7 +6,7 @@ import { createServer } from "node:http";
 const FRESH = 1_000; // ms that an answer serves everybody: one computation a second, however many ask
 const PATIENCE = 3_000; // ms for a computation: the load balancer gives our own answer 4.5 s
 const MINUTE = 60; // s
-const PAGE = 500; // messages that the application lists at once, at most
+const PAGE = 500; // messages or users that the application lists at once, at most
 const LONGEST_HEADERS = 32_768; // bytes: more than the load balancer lets through
 const METHODS = ["GET", "HEAD"];
 const WELL_FORMED_ID = /^[A-Za-z0-9._-]{1,64}$/;
@@ -36,21 +36,26 @@ class Refusal extends Error {
 async function stats(requestId) {
   const signal = AbortSignal.timeout(PATIENCE); // one for all: a full minute has many pages
   const get = (path) => ask(path, requestId, signal);
-  const [perMinute, { users }] = await Promise.all([countMessages(get), get("/api/users?online=1")]);
+  // In production, count events instead of reading rows.
+  const since = Math.floor(Date.now() / 1000) - MINUTE;
+  const [messages, users] = await Promise.all([
+    list(get, "messages", `/api/messages?updated_since=${since}&limit=${PAGE}`),
+    list(get, "users", `/api/users?online=1&limit=${PAGE}`),
+  ]);
+  // Edited messages are listed too, by the time of the edit.
+  const perMinute = messages.filter((message) => message.created_at > since).length;
   return { messages_per_minute: perMinute, people_online: users.length };
 }
 
-/** Edited ones are listed too, by the time of the edit. In production, count events instead of reading rows. */
-async function countMessages(get) {
-  const since = Math.floor(Date.now() / 1000) - MINUTE;
-  let count = 0;
-  let path = `/api/messages?updated_since=${since}&limit=${PAGE}`;
+/** Return everything on this page and on those that follow it. */
+async function list(get, kind, path) {
+  const found = [];
   while (path) {
     const page = await get(path);
-    count += page.messages.filter((message) => message.created_at > since).length;
+    found.push(...page[kind]);
     path = page._links.next;
   }
-  return count;
+  return found;
 }
 
 /** Ask the application as everybody can: through its API. The request's id goes along. */

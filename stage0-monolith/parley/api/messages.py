@@ -1,26 +1,19 @@
 """Messages: post, list, edit."""
 
-import base64
-import json
-import re
 import time
-from contextlib import closing
-from urllib.parse import urlencode
 
 from flask import Blueprint, g, request
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from .. import markup, tasks
 from ..auth import token_optional, token_required
 from ..database import db, time_of_change, write_transaction
 from ..models.message import DAY, Message, check_key, check_source, find_repeat, remember
-from ..parameters import MAX_ID, MAX_TIME, json_body, query_int, whole_number
+from ..paging import answer_page
+from ..parameters import MAX_ID, json_body
 from ..push import push_model
 from ..refusals import Forbidden, Invalid, NotFound
-
-MAX_ANSWER = 512 * 1024  # bytes of texts in one answer: 500 messages of 1 KB, or 3 of the largest
-ROWS_AT_ONCE = 20  # read from the database: 1 MB at most, whatever the limit is
 
 messages = Blueprint("messages", __name__, url_prefix="/api/messages")
 
@@ -39,23 +32,8 @@ def create():
 @token_optional
 def index():
     """List the messages of the last day by time of change: the newest, or all since a time, page by page."""
-    limit = query_int("limit", 1, 500, default=100)
-    updated_since = query_int("updated_since", 0, MAX_TIME)
-    if "cursor" in request.args:
-        direction, position = read_cursor(request.args["cursor"])
-    elif updated_since is not None:
-        direction, position = "after", (updated_since, 0)
-    else:
-        direction, position = "before", (MAX_TIME, 0)
-    shown, has_more = take(page(direction, position, limit + 1), limit)
-    if direction == "before":
-        shown.reverse()
-    answer = {"messages": [message.to_dict() for message in shown], "_links": {"self": request.full_path.rstrip("?")}}
-    if has_more:
-        last = shown[-1] if direction == "after" else shown[0]
-        query = urlencode({"cursor": make_cursor(direction, last), "limit": limit})
-        answer["_links"]["next"] = f"/api/messages?{query}"
-    return answer
+    last_day = select(Message).where(Message.updated_at >= int(time.time()) - DAY)
+    return answer_page("messages", last_day, Message.updated_at, Message.id)
 
 
 @messages.get("/<int:message_id>")
@@ -139,43 +117,3 @@ def announce(message):
     push_model(message)
     if message.expand_after is not None:
         tasks.queue_expansion(message.id)
-
-
-def page(direction, position, limit):
-    """Return up to limit messages of the last day: after a position (updated_at, id), or before it, newest first."""
-    key = tuple_(Message.updated_at, Message.id)
-    query = select(Message).where(Message.updated_at >= int(time.time()) - DAY).limit(limit)
-    if direction == "after":
-        query = query.where(key > position).order_by(Message.updated_at, Message.id)
-    else:
-        query = query.where(key < position).order_by(Message.updated_at.desc(), Message.id.desc())
-    return db.session.scalars(query.execution_options(yield_per=ROWS_AT_ONCE))
-
-
-def take(messages, limit):
-    """Return what fits into one answer, at least one message and at most limit, and whether there are more."""
-    shown, size = [], 0
-    with closing(messages):
-        for message in messages:
-            size += len(json.dumps([message.source, message.html]))
-            if len(shown) == limit or (shown and size > MAX_ANSWER):
-                return shown, True
-            shown.append(message)
-    return shown, False
-
-
-def make_cursor(direction, message):
-    """Return where the next page begins, as text that clients pass on unread."""
-    return base64.urlsafe_b64encode(f"{direction}.{message.updated_at}.{message.id}".encode()).decode()
-
-
-def read_cursor(cursor):
-    """Return the direction and position of a cursor; raises Invalid."""
-    try:
-        text = base64.urlsafe_b64decode(cursor).decode()
-    except ValueError as error:
-        raise Invalid("The cursor is not one of ours.") from error
-    match = re.fullmatch(r"(after|before)\.([0-9]+)\.([0-9]+)", text)
-    if not match:
-        raise Invalid("The cursor is not one of ours.")
-    return match[1], (whole_number("cursor", match[2], 0, MAX_TIME), whole_number("cursor", match[3], 0, MAX_ID))

@@ -11,7 +11,8 @@ from ..auth import token_optional, token_required
 from ..database import db, time_of_change, write_transaction
 from ..models.revocation import revoke_all_tokens
 from ..models.user import User, check_new_password, check_nickname
-from ..parameters import MAX_ID, MAX_TIME, json_body, query_ids, query_int
+from ..paging import answer_page
+from ..parameters import MAX_ID, json_body, query_ids, query_int
 from ..passwords import hash_password, matches
 from ..push import push_model
 from ..refusals import Forbidden, NotFound, NotSignedIn, Taken
@@ -35,15 +36,13 @@ def create():
 @users.get("")
 @token_optional
 def index():
-    """List users, oldest change first."""
-    query = select(User).order_by(User.updated_at, User.nickname)
+    """List users by time of change, page by page; the conditions of the query narrow the list."""
+    query = select(User)
     if (online := query_int("online", 0, 1)) is not None:
         query = query.where(User.online == bool(online))
-    if (updated_since := query_int("updated_since", 0, MAX_TIME)) is not None:
-        query = query.where(User.updated_at >= updated_since)
     if (ids := query_ids("ids", at_most=500)) is not None:
         query = query.where(User.id.in_(ids))
-    return {"users": [user.to_dict() for user in db.session.scalars(query)]}
+    return answer_page("users", query, User.updated_at, User.nickname)
 
 
 @users.get("/<int:user_id>")

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from common.database import write_transaction
-from parley.api.messages import MAX_ANSWER
+from common.paging import MAX_ANSWER
 from parley.models.message import DAY, IdempotencyKey, Message
 
 

@@ -2,11 +2,13 @@
 
 import { batched, byId, clone, fillAvatar } from "./dom.js";
 
-const byNickname = (a, b) => a.nickname.localeCompare(b.nickname);
+const { compare } = new Intl.Collator(); // ten times as fast as localeCompare
+const byNickname = (a, b) => compare(a.nickname, b.nickname);
 
-export function showPeople({ store, session }) {
+export function showPeople({ store, session, sync }) {
   const panel = byId("people");
   const toggle = byId("people-toggle");
+  const more = byId("more-people");
 
   function render() {
     const people = [...store.users.values()].sort(byNickname);
@@ -15,7 +17,8 @@ export function showPeople({ store, session }) {
     byId("online").replaceChildren(...online.map(row));
     byId("away").replaceChildren(...away.map(row));
     byId("online-count").textContent = byId("people-toggle-count").textContent = online.length;
-    byId("away-count").textContent = away.length;
+    byId("away-count").textContent = sync.olderUsers ? `${away.length}+` : away.length;
+    more.hidden = !sync.olderUsers;
   }
 
   function row(person) {
@@ -38,7 +41,13 @@ export function showPeople({ store, session }) {
     unfold(false);
     toggle.focus();
   });
+  more.addEventListener("click", async () => {
+    more.disabled = true;
+    await sync.readOlderUsers();
+    more.disabled = false;
+  });
   const renderSoon = batched(render);
   store.addEventListener("change", ({ detail: kind }) => kind === "users" && renderSoon());
   session.addEventListener("change", renderSoon);
+  sync.addEventListener("change", renderSoon);
 }

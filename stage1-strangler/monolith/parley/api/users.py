@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from common import auth, background
 from common.auth import token_optional, token_required
 from common.database import db, time_of_change, write_transaction
-from common.parameters import MAX_ID, MAX_TIME, json_body, query_ids, query_int
+from common.paging import answer_page
+from common.parameters import MAX_ID, json_body, query_ids, query_int
 from common.push import push_model
 from common.refusals import Forbidden, NotFound, NotSignedIn, Taken
 
@@ -37,15 +38,13 @@ def create():
 @users.get("")
 @token_optional
 def index():
-    """List users, oldest change first."""
-    query = select(User).order_by(User.updated_at, User.nickname)
+    """List users by time of change, page by page; the conditions of the query narrow the list."""
+    query = select(User)
     if (online := query_int("online", 0, 1)) is not None:
         query = query.where(User.online == bool(online))
-    if (updated_since := query_int("updated_since", 0, MAX_TIME)) is not None:
-        query = query.where(User.updated_at >= updated_since)
     if (ids := query_ids("ids", at_most=500)) is not None:
         query = query.where(User.id.in_(ids))
-    return {"users": [user.to_dict() for user in db.session.scalars(query)]}
+    return answer_page("users", query, User.updated_at, User.nickname)
 
 
 @users.get("/<int:user_id>")

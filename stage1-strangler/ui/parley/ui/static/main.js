@@ -26,7 +26,7 @@ const outbox = new Outbox(api, store, session, connection);
 const say = showBanner({ connection, sync });
 const { editLast, scrollToEnd } = showMessages({ store, session, api });
 showPending({ outbox, store, session });
-showPeople({ store, session });
+showPeople({ store, session, sync });
 showComposer({ session, outbox, editLast, scrollToEnd });
 showAccount({ session, store, api, say });
 showStats({ log: hood.log });

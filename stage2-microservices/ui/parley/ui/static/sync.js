@@ -7,6 +7,7 @@ const EVERY = 30_000; // ms, while pushes arrive
 const SOON = 3_000; // ms, while they do not, and after an attempt that failed
 const PRESENCE_GRACE = 5_000; // ms: a socket back within this was not missed by the server either
 const IDS_PER_REQUEST = 100;
+const USERS_PER_REQUEST = 500; // the most that the API lists on a page: a class fits on one
 
 /** Wait for all of these, also when one fails: without the users, messages can be read; then throw why it failed. */
 async function all(promises) {
@@ -19,6 +20,8 @@ export class Sync extends EventTarget {
   error = null;
   // The newest updated_at of an answer, never of a push: a push says nothing about those lost before it.
   #newest = { users: 0, messages: 0 };
+  // The path of the next page of users, who changed longer ago; null after the last page, undefined before the first.
+  olderUsers;
   #asked = new Set();
   #presentAt = 0;
   #running = false;
@@ -59,10 +62,20 @@ export class Sync extends EventTarget {
   }
 
   /** Read the newest messages afresh. */
-  async reload() {
+  reload() {
+    return this.#attempt(() => this.#pull("messages", "/api/messages"));
+  }
+
+  /** Read the next page of users. */
+  readOlderUsers() {
+    return this.#attempt(async () => {
+      this.olderUsers = (await this.#pull("users", this.olderUsers))._links.next ?? null;
+    });
+  }
+
+  async #attempt(action) {
     try {
-      const asOf = performance.now();
-      this.store.merge("messages", (await this.api.get("/api/messages")).messages, asOf);
+      await action();
       this.error = null;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -72,27 +85,41 @@ export class Sync extends EventTarget {
   }
 
   async #load() {
-    const messages = this.#pull("messages", "/api/messages").then(() => this.store.finishLoading());
-    await all([this.#pull("users", "/api/users"), messages]);
+    const messages = this.#pullNewest("messages", "/api/messages").then(() => this.store.finishLoading());
+    await all([this.#loadUsers(), messages]);
+  }
+
+  /** Read the users who changed last, and all who are online. The page reads the others when its user asks for them. */
+  async #loadUsers() {
+    const older = (await this.#pullNewest("users", `/api/users?limit=${USERS_PER_REQUEST}`))._links.next ?? null;
+    let path = older && `/api/users?online=1&limit=${USERS_PER_REQUEST}`;
+    while (path) path = (await this.#pull("users", path))._links.next;
+    this.olderUsers = older;
   }
 
   async #catchUp() {
-    await all([this.#catchUpOn("users"), this.#catchUpOn("messages"), this.#sayPresent()]);
+    const users = this.olderUsers === undefined ? this.#loadUsers() : this.#catchUpOn("users");
+    await all([users, this.#catchUpOn("messages"), this.#sayPresent()]);
   }
 
   async #catchUpOn(kind) {
     let path = `/api/${kind}?updated_since=${Math.max(0, this.#newest[kind] - OVERLAP)}`;
-    while (path) path = await this.#pull(kind, path);
+    while (path) path = (await this.#pullNewest(kind, path))._links.next;
   }
 
-  /** Read one page; returns the path of the next one, if there is one. */
+  /** Read a page behind which nothing was missed: catching up begins at its newest change. */
+  async #pullNewest(kind, path) {
+    const page = await this.#pull(kind, path);
+    this.#newest[kind] = Math.max(this.#newest[kind], ...page[kind].map((model) => model.updated_at));
+    return page;
+  }
+
+  /** Read a page and return it. */
   async #pull(kind, path) {
     const asOf = performance.now();
     const page = await this.api.get(path);
-    const models = page[kind];
-    this.#newest[kind] = Math.max(this.#newest[kind], ...models.map((model) => model.updated_at));
-    this.store.merge(kind, models, asOf);
-    return page._links?.next;
+    this.store.merge(kind, page[kind], asOf);
+    return page;
   }
 
   /** Without a socket there are no pings: then being here is said over HTTP. */
