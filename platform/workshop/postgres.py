@@ -54,6 +54,8 @@ dynamic_shared_memory_type = mmap
 idle_in_transaction_session_timeout = 5s
 log_line_prefix = '%m [%p] %q%u@%d '
 log_checkpoints = off
+# An error without its detail, which may quote a whole row: that of a user has the hash of a password.
+log_error_verbosity = terse
 """
 # The platform itself comes through the socket, as superuser; a service through TCP, with its role's password.
 ACCESS = """\

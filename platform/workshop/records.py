@@ -56,14 +56,17 @@ class Difference:
 @contextlib.contextmanager
 def open_stores(up: Up, *names: str) -> Iterator[list[Engine]]:
     """Connect to stores, in the role of each, but hindered by no foreign key. Raises WorkshopError when that fails."""
-    engines = [create_engine(_address(name, up), isolation_level="AUTOCOMMIT") for name in names]
+    # An error is shown, and the rows of users have the hashes of their passwords.
+    options = {"isolation_level": "AUTOCOMMIT", "hide_parameters": True}
+    engines = [create_engine(_address(name, up), **options) for name in names]
     for engine in engines:
         if engine.dialect.name == "postgresql":
             event.listen(engine, "connect", _take_role)
     try:
         yield engines
     except SQLAlchemyError as error:
-        raise WorkshopError(f"The rows of {' and '.join(names)} cannot be copied: {error}") from None
+        shown = str(error).partition("\nDETAIL:")[0]  # PostgreSQL's detail may quote a whole row
+        raise WorkshopError(f"The rows of {' and '.join(names)} cannot be copied: {shown}") from None
     finally:
         for engine in engines:
             engine.dispose()

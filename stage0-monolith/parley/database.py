@@ -36,6 +36,7 @@ ENGINE_OPTIONS = {
     # each time (SQLite: nothing to speak of), and without it each pooled connection would fail one request.
     "pool_pre_ping": True,
     "pool_timeout": LOCK_WAIT,  # for a connection, when more ask at once than the pool has
+    "hide_parameters": True,  # an error's message goes to the log, and a parameter may be the hash of a password
 }
 
 
@@ -71,6 +72,7 @@ def init_app(app):
             event.listen(db.engine, "begin", begin_sqlite)
         else:
             event.listen(db.engine, "begin", begin_postgresql)
+            event.listen(db.engine, "handle_error", hide_detail)
 
 
 def end_reading(_error):
@@ -121,6 +123,14 @@ def error_code(error):
     if hasattr(original, "sqlite_errorcode"):
         return original.sqlite_errorcode & 0xFF  # the rest of an extended code tells details
     return getattr(original, "sqlstate", None)
+
+
+def hide_detail(context):
+    """Take the detail out of PostgreSQL's message: it may quote the whole row, with the hash of a password."""
+    diagnosis = getattr(context.original_exception, "diag", None)  # only psycopg's errors have one
+    if diagnosis and diagnosis.message_detail:
+        for error in (context.original_exception, context.sqlalchemy_exception):
+            error.args = (error.args[0].replace(diagnosis.message_detail, "(hidden)"), *error.args[1:])
 
 
 def set_pragmas(connection, _record):

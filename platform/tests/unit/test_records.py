@@ -176,3 +176,16 @@ def test_a_database_that_cannot_be_used_is_one_sentence(databases):
     refused = pytest.raises(WorkshopError, match="The rows of old and new cannot be copied")
     with refused, records.open_stores(UP, "old", "new") as engines:
         records.copy_early(*engines, ROWS)
+
+
+def test_an_error_names_no_value_of_a_row_since_it_may_be_the_hash_of_a_password(databases):
+    databases["old"].execute("INSERT INTO messages VALUES (1, 'the hash', NULL)")
+    databases["new"].executescript("CREATE UNIQUE INDEX one ON messages (expand_after IS NULL)")
+    databases["new"].execute("INSERT INTO messages VALUES (2, '', NULL)")
+    databases["old"].execute("INSERT INTO messages VALUES (2, '', NULL)")
+    with (
+        pytest.raises(WorkshopError, match="cannot be copied") as raised,
+        records.open_stores(UP, "old", "new") as opened,
+    ):
+        copy_rest(opened)
+    assert "the hash" not in str(raised.value)

@@ -1,6 +1,9 @@
 import threading
 
 import pytest
+from sqlalchemy import text
+
+from common.database import write_transaction
 
 
 def register(client, nickname="ann", password="correct horse", **more):  # noqa: S107
@@ -37,6 +40,16 @@ def test_a_bad_password_is_400(client, password):
 
 def test_a_taken_nickname_is_409(client, ann):
     assert register(client).status_code == 409
+
+
+def test_a_write_that_fails_logs_neither_the_password_nor_its_hash(app, client, caplog):
+    with app.app_context(), write_transaction() as session:
+        session.execute(text("ALTER TABLE users RENAME COLUMN online TO gone"))
+    answer = register(client)
+    assert answer.status_code == 503
+    assert "gone" in caplog.text or "online" in caplog.text
+    assert "correct horse" not in caplog.text
+    assert "scrypt" not in caplog.text
 
 
 def test_of_racing_registrations_one_wins(app):
