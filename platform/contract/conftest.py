@@ -343,8 +343,8 @@ def many(running_stage, differences):
     second = int(time.time()) - 3600
     insert = """
         WITH RECURSIVE number(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < :count)
-        INSERT INTO users (created_at, updated_at, last_seen_at, nickname, password_hash, online)
-        SELECT :second, :second, :second, 'many-' || n, '', n = 0 FROM number
+        INSERT INTO users (created_at, updated_at, last_seen_at, nickname, nickname_key, password_hash, online)
+        SELECT :second, :second, :second, 'many-' || n, 'many-' || n, '', n = 0 FROM number
     """
     with running_stage.database(differences["services"]["/api/users"]) as database:
         with database.begin() as connection:

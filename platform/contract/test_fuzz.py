@@ -5,6 +5,7 @@ although it is wrong. What is made up is the same in each run.
 """
 
 import sys
+import unicodedata
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ import requests
 import schemathesis
 from contract.conftest import Client
 from hypothesis import strategies
+from precis_i18n import get_profile
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import ignored_auth
 
@@ -31,9 +33,23 @@ SIGNS_OUT = ("DELETE /api/tokens", "PUT /api/users/{user_id}")
 MAX_ID = 2**31 - 1
 CURSOR = "one-of-ours"  # stands for a cursor, which only the API can make
 
-printable = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if c.isprintable() and c != ":")
-nicknames = strategies.text(strategies.sampled_from(printable), min_size=1, max_size=32)
-schemathesis.openapi.format("nickname", nicknames.filter(lambda nickname: nickname == nickname.strip()))
+profile = get_profile("NicknameCasePreserved")
+blanks = ":\u2800\ufffc\U0001d159\U00016fe4"
+
+
+def is_nickname(text: str) -> bool:
+    """Return whether a text is a nickname as the document describes it."""
+    try:
+        stored = profile.enforce(text)
+    except UnicodeEncodeError:
+        return False
+    is_visible = not unicodedata.category(stored[0]).startswith("M") and not set(stored) & set(blanks)
+    return is_visible and len(stored) <= 32 and text == text.strip()
+
+
+allowed = [chr(code) for code in range(sys.maxunicode + 1) if is_nickname(f"a{chr(code)}")]
+nicknames = strategies.text(strategies.sampled_from(allowed), min_size=1, max_size=32).filter(is_nickname)
+schemathesis.openapi.format("nickname", nicknames)
 schemathesis.openapi.format("cursor", strategies.just(CURSOR))
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from contract.conftest import MANY
+from sqlalchemy import text
 
 PASSWORD = "correct horse"  # noqa: S105
 FIELDS = {"id", "created_at", "updated_at", "last_seen_at", "nickname", "online", "_links"}
@@ -42,10 +43,21 @@ def test_nicknames_and_passwords_may_be_in_any_script(anonymous, random_nickname
 
 
 BAD_NICKNAMES = ["", "n" * 33, "two\nlines", "nul\0", "\u202eright to left", "half \ud83c", 7, None, ["ann"]]
+INVISIBLE = [
+    "ann\ufe0f",
+    "ann\u034f",
+    "\u2800" * 3,
+    "ann\u2800",
+    "\u3164",
+    "\uffa0",
+    "\u0301",
+    "a\u200bb",
+    "\U0001d159",
+]
 
 
-@pytest.mark.parametrize("nickname", [*BAD_NICKNAMES, "co:lon", " ann", "ann ", " "])
-def test_a_nickname_has_1_to_32_printable_characters_no_colon_and_no_blank_at_its_ends(anonymous, nickname):
+@pytest.mark.parametrize("nickname", [*BAD_NICKNAMES, *INVISIBLE, "co:lon", "co\uff1alon", " ann", "ann ", " "])
+def test_a_nickname_has_1_to_32_visible_characters_no_colon_and_no_space_at_its_ends(anonymous, nickname):
     assert anonymous.post("/api/users", json={"nickname": nickname, "password": PASSWORD}).status_code == 400
 
 
@@ -86,6 +98,51 @@ def test_of_racing_registrations_one_wins(make_client, random_nickname, differen
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
     several = differences["instances"][differences["services"]["/api/users"]] > 1
     assert len({answer.headers["X-Served-By"] for answer in answers}) > 1 or not several
+
+
+def test_of_racing_registrations_in_nfc_and_nfd_one_wins(make_client, random_nickname):
+    end, start = random_nickname(), threading.Barrier(2)
+    spellings = [f"Zo\u00eb {end}", f"ZOE\u0308 {end}"]
+
+    def register(nickname):
+        client = make_client()
+        start.wait()
+        return client.post("/api/users", json={"nickname": nickname, "password": PASSWORD}).status_code
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(register, spellings)) == [201, 409]
+
+
+@pytest.mark.parametrize("spelling", ["Zoe\u0308", "ZO\u00cb", "\uff3aoe\u0308"])
+def test_a_nickname_that_looks_like_a_taken_one_is_refused_and_signs_in_as_well(make_client, random_nickname, spelling):
+    client, end = make_client(), random_nickname()
+    body = {"nickname": f"Zo\u00eb {end}", "password": PASSWORD}
+    assert client.post("/api/users", json=body).status_code == 201
+    assert client.post("/api/users", json={**body, "nickname": f"{spelling} {end}"}).status_code == 409
+    signed_in = client.get("/api/users/me", auth=(f"{spelling} {end}".encode(), PASSWORD.encode()))
+    assert signed_in.json()["nickname"] == f"Zo\u00eb {end}"
+
+
+def test_users_whom_an_older_version_stored_get_a_number_where_they_look_alike(
+    running_stage, differences, ann, make_client, random_nickname
+):
+    end = random_nickname()
+    values = [
+        {"nickname": f"{name} {end}", "second": second} for second, name in enumerate(["Zoe\u0308", "ZO\u00cb"], 1)
+    ]
+    insert = """
+        INSERT INTO users (created_at, updated_at, last_seen_at, nickname, password_hash, online)
+        VALUES (:second, :second, :second, :nickname, '', :second = 0)
+    """
+    with running_stage.database(differences["services"]["/api/users"]) as database:
+        with database.begin() as connection:
+            connection.execute(text(insert), values)
+        assert make_client().register().id  # the next registration brings them over
+        with database.begin() as connection:
+            find = text("SELECT nickname, nickname_key FROM users WHERE nickname LIKE :end ORDER BY created_at")
+            rows = connection.execute(find, {"end": f"%{end}%"}).all()
+            connection.execute(text("DELETE FROM users WHERE nickname LIKE :end"), {"end": f"%{end}%"})
+    assert rows == [(f"Zoe\u0308 {end}", f"zo\u00eb {end}"), (f"ZO\u00cb {end}-2", f"zo\u00eb {end}-2")]
 
 
 def test_of_racing_changes_to_one_nickname_one_wins(ann, bob, random_nickname):

@@ -133,10 +133,12 @@ def _knows(script: ScriptDirectory, name: str) -> bool:
 def _steps(script: ScriptDirectory, upper: str | None, lower: str | None, dialect: str) -> list[Step]:
     """Return the operations of the revisions after `lower`, up to `upper`, oldest first."""
     try:
-        revisions = list(script.iterate_revisions(upper, lower or "base"))
+        # implicit_base: where two branches meet, also the one that `lower` is not on.
+        revisions = list(script.iterate_revisions(upper, lower or "base", implicit_base=True))
     except CommandError as error:
         raise WorkshopError(f"The migrations in {script.dir} do not lead from {lower} to {upper}: {error}") from None
     new_tables: set[str] = set()  # no version that runs knows these: it survives whatever is done to them
+    empty_columns: set[tuple[str, str]] = set()  # no version that runs writes anything but NULL into these
     steps = []
     for found in reversed(revisions):
         try:
@@ -148,7 +150,10 @@ def _steps(script: ScriptDirectory, upper: str | None, lower: str | None, dialec
         for operation in operations:
             if isinstance(operation, ops.CreateTableOp):
                 new_tables.add(operation.table_name)
-            problem = None if _table(operation) in new_tables else judge(operation)
+            if isinstance(operation, ops.AddColumnOp) and operation.column.server_default is None:
+                empty_columns.add((operation.table_name, operation.column.name))
+            is_harmless = _table(operation) in new_tables or _is_unique_index_on(operation, empty_columns)
+            problem = None if is_harmless else judge(operation)
             steps.append(Step(found.revision, describe(operation), problem))
     return steps
 
@@ -218,6 +223,13 @@ def _changes_only_data(statement: sqlalchemy.Executable | str) -> bool:
     if isinstance(statement, sqlalchemy.Insert | sqlalchemy.Update | sqlalchemy.Delete):
         return True
     return bool(DATA_STATEMENT.fullmatch(str(statement)))
+
+
+def _is_unique_index_on(operation: ops.MigrateOperation, columns: set[tuple[str, str]]) -> bool:
+    """Return whether it is a unique index with one of these columns: it forbids no row that has NULL there."""
+    return isinstance(operation, ops.CreateIndexOp) and any(
+        (operation.table_name, str(name)) in columns for name in operation.columns
+    )
 
 
 def describe(operation: ops.MigrateOperation) -> str:

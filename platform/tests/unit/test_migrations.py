@@ -125,6 +125,27 @@ def test_what_is_done_to_a_table_that_is_new_itself_breaks_nobody(tiny):
     assert [step.problem for step in tiny.plan().pending] == [None] * 3
 
 
+NEW_COLUMN = 'op.add_column("users", sa.Column("key", sa.Text(){}))'
+
+
+def test_a_unique_index_with_a_new_column_that_older_versions_leave_null_breaks_nobody(tiny):
+    tiny.migration("2", "1", NEW_COLUMN.format(""), 'op.create_index("ix", "users", ["key", "bio"], unique=True)')
+    assert [step.problem for step in tiny.plan().pending] == [None] * 2
+
+    with_default = NEW_COLUMN.format(', server_default=""')
+    tiny.migration("2", "1", with_default, 'op.create_index("ix", "users", ["key"], unique=True)')
+    assert [bool(step.problem) for step in tiny.plan().pending] == [False, True]
+
+
+def test_where_two_branches_meet_the_one_that_the_database_has_not_seen_is_judged_as_well(tiny):
+    tiny.migration("2", "1", 'op.drop_table("users")')
+    tiny.migration("3", "1", NEW_COLUMN.format(""))
+    tiny.migration("4", ("2", "3"), "pass")
+    for revision, pending in (("1", {"2", "3"}), ("2", {"3"}), ("3", {"2"}), ("4", set())):
+        tiny.set_revision(revision)
+        assert {step.revision for step in tiny.plan().pending} == pending
+
+
 def test_a_plan_changes_nothing_and_ends_at_the_databases_revision(tiny):
     tiny.migration("2", "1", 'op.drop_table("users")')
     before = (paths.DATA / "tiny.db").read_bytes()

@@ -14,6 +14,7 @@ MONOLITH = STAGE1.services["monolith"]
 # The modules of stage 1's monolith that a service of stage 2 has, too: which service, and what it calls them there.
 MOVE_AS_THEY_ARE = {
     "attempts.py": ("users", "attempts.py"),
+    "nicknames.py": ("users", "nicknames.py"),
     "passwords.py": ("users", "passwords.py"),
     "presence.py": ("users", "presence.py"),
     "api/__init__.py": ("users", "api/__init__.py"),

@@ -10,7 +10,8 @@ from .. import attempts, auth, presence
 from ..auth import token_optional, token_required
 from ..database import db, time_of_change, write_transaction
 from ..models.revocation import revoke_all_tokens
-from ..models.user import User, check_new_password, check_nickname
+from ..models.user import User, check_new_password, fill_keys, find_by_nickname
+from ..nicknames import check_nickname, nickname_key
 from ..paging import answer_page
 from ..parameters import MAX_ID, json_body, query_ids, query_int
 from ..passwords import hash_password, matches
@@ -27,7 +28,8 @@ def create():
     nickname = check_nickname(body.get("nickname"))
     password_hash = hash_password(check_new_password(body.get("password")))
     now = int(time.time())
-    user = User(created_at=now, last_seen_at=now, nickname=nickname, password_hash=password_hash)
+    names = {"nickname": nickname, "nickname_key": nickname_key(nickname)}
+    user = User(created_at=now, last_seen_at=now, password_hash=password_hash, **names)
     save(user)
     push_model(user)
     return user.to_dict(), 201, {"Location": f"/api/users/{user.id}"}
@@ -63,6 +65,7 @@ def change(user_id):
     changes = {}
     if "nickname" in body:
         changes["nickname"] = check_nickname(body["nickname"])
+        changes["nickname_key"] = nickname_key(changes["nickname"])
     if "password" in body:
         changes["password_hash"] = hash_password(check_new_password(body["password"]))
     if changes:
@@ -100,19 +103,12 @@ def find(user_id):
     return user
 
 
-def find_by_nickname(nickname):
-    """Return a user, or None."""
-    if "\0" in nickname:
-        return None  # nobody has that, and PostgreSQL would not even look for it
-    return db.session.scalar(select(User).where(User.nickname == nickname))
-
-
 def check_password(nickname, password):
     """Return the user with this nickname and password.
 
     Raises NotSignedIn, without telling which one was wrong, and TooMany after too many wrong ones.
     """
-    with attempts.counted(nickname, request.remote_addr):
+    with attempts.counted(nickname_key(nickname), request.remote_addr):
         user = find_by_nickname(nickname)
         db.session.commit()  # gives the connection back: others can use it while we hash
         if not matches(user and user.password_hash, password):
@@ -122,16 +118,18 @@ def check_password(nickname, password):
 
 def save(user):
     """Insert a user; raises Taken. The unique index decides, so of two racing registrations one wins."""
+    fill_keys()
     try:
         with write_transaction() as session:
             user.updated_at = time_of_change(session, User)
             session.add(user)
     except IntegrityError as error:
-        raise Taken("This nickname is taken.") from error
+        raise Taken("This nickname is taken, or looks like one that is.") from error
 
 
 def save_changes(user_id, changes):
     """Change a user's row and return it; raises Taken."""
+    fill_keys()
     try:
         with write_transaction() as session:
             user = session.get(User, user_id)
@@ -141,5 +139,5 @@ def save_changes(user_id, changes):
                 # Users needs tokens here, as tokens needs users to check a password: a cycle between the two.
                 revoke_all_tokens(session, g.claims, auth.LIFETIME)
     except IntegrityError as error:
-        raise Taken("This nickname is taken.") from error
+        raise Taken("This nickname is taken, or looks like one that is.") from error
     return user

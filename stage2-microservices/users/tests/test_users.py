@@ -1,9 +1,10 @@
 import threading
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
-from common.database import write_transaction
+from common.database import db, write_transaction
+from parley.models.user import User, fill_keys
 
 
 def register(client, nickname="ann", password="correct horse", **more):  # noqa: S107
@@ -40,6 +41,97 @@ def test_a_bad_password_is_400(client, password):
 
 def test_a_taken_nickname_is_409(client, ann):
     assert register(client).status_code == 409
+
+
+LOOK_ALIKES = [
+    ("Zo\u00eb", "Zoe\u0308"),  # composed, and with a combining mark: NFC and NFD
+    ("ann", "ANN"),
+    ("Stra\u00dfe", "STRASSE"),
+    ("fine", "\ufb01ne"),  # a ligature
+    ("ann", "\uff41nn"),  # a wide letter
+    ("two words", "two\u00a0\u3000words"),
+    ("\u0915\u094d\u0937", "\u0915\u094d\u200d\u0937"),  # with an invisible joiner, which Devanagari knows
+]
+INVISIBLE = [
+    *(
+        "ann\ufe0f",
+        "ann\u034f",
+        "\u2800\u2800\u2800",
+        "ann\u2800",
+        "\u3164",
+        "\uffa0",
+        "\u115f",
+        "\u17b4",
+        "\u200b",
+        "\ufeff",
+    ),
+    *(
+        "a\u200db",
+        "\u00ada",
+        "\u180e",
+        "\ufffc",
+        "\U0001d159",
+        "\U00016fe4",
+        "\U000e0041",
+        "\u0301",
+        "\u0301ann",
+        "\u00a0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("nickname", "other"), LOOK_ALIKES)
+def test_a_nickname_that_looks_like_a_taken_one_is_409_and_signs_in_as_well(client, auth, nickname, other):
+    assert register(client, nickname).status_code == 201
+    assert register(client, other).status_code == 409
+    assert client.get("/api/users/me", auth=(other, "correct horse")).json["nickname"] == nickname
+
+
+@pytest.mark.parametrize("nickname", INVISIBLE)
+def test_a_nickname_with_something_invisible_is_400(client, nickname):
+    assert register(client, nickname).status_code == 400
+
+
+def test_a_nickname_is_stored_in_normal_form(client):
+    assert register(client, "Zoe\u0308").json["nickname"] == "Zo\u00eb"
+
+
+def test_limits_count_all_spellings_of_a_nickname_together(client):
+    nickname = "ann" * 3
+    spellings = [nickname[:n].upper() + nickname[n:] for n in range(10)]
+    statuses = [client.get("/api/users/me", auth=(spelling, "guess")).status_code for spelling in spellings]
+    assert statuses == [401] * 10
+    assert client.get("/api/users/me", auth=("Ann" * 3, "guess")).status_code == 429
+
+
+def test_users_of_a_version_without_keys_get_them_oldest_first_and_younger_look_alikes_a_number(
+    app, client, auth, caplog
+):
+    names = ["ann", "Ann", "ann\ufe0f", "ann-2", "\u2800\u2800", "Zoe\u0308", "Zo\u00eb"]
+    ids = [auth.user(name) for name in names]
+    assert register(client, "bob").status_code == 201
+    with app.app_context():
+        users = [db.session.get(User, user_id) for user_id in ids]
+        now = [user.nickname for user in users]
+        assert all(user.nickname_key for user in users)
+    assert now == ["ann", "Ann-3", "ann-4", "ann-2", "user-2", "Zoe\u0308", "Zo\u00eb-2"]
+    assert f"User {ids[1]} is now called Ann-3" in caplog.text
+    assert register(client, "ANN").status_code == 409
+
+
+def test_many_users_of_a_version_without_keys_get_them_in_several_transactions(app, auth):
+    with app.app_context():
+        with write_transaction() as session:
+            values = {"created_at": 1, "updated_at": 1, "last_seen_at": 1, "password_hash": "x"}
+            session.add_all([User(nickname=f"user {number}", **values) for number in range(1001)])
+        fill_keys()
+        assert db.session.scalar(select(func.count()).where(User.nickname_key.is_(None))) == 0
+
+
+def test_a_user_of_a_version_without_keys_signs_in(client, auth, monkeypatch):
+    monkeypatch.setattr("parley.api.users.matches", lambda _hash, given: given == "right")
+    auth.user("Ann")
+    assert client.get("/api/users/me", auth=("Ann", "right")).status_code == 200
 
 
 def test_a_write_that_fails_logs_neither_the_password_nor_its_hash(app, client, caplog):

@@ -1,16 +1,21 @@
 """Users."""
 
+import itertools
 import logging
 import time
 
-from sqlalchemy import BigInteger, String, select, update
+from sqlalchemy import BigInteger, String, or_, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, mapped_column
 
-from common.database import db, write_transaction
+from common.database import db, time_of_change, write_transaction
 from common.refusals import Invalid, NotSignedIn
 
+from ..nicknames import LONGEST, nickname_key, visible
+
 log = logging.getLogger(__name__)
+
+CHUNK = 500  # users who get their keys in one transaction: about 0.15 s
 
 
 class User(db.Model):
@@ -23,6 +28,8 @@ class User(db.Model):
     updated_at: Mapped[int] = mapped_column(BigInteger, index=True)
     last_seen_at: Mapped[int] = mapped_column(BigInteger)
     nickname: Mapped[str] = mapped_column(String(32), unique=True)
+    # The form in which nicknames are compared; NULL: stored by a version that knew no keys.
+    nickname_key: Mapped[str | None] = mapped_column(String(128), index=True, unique=True)
     password_hash: Mapped[str] = mapped_column(String(256))
     online: Mapped[bool] = mapped_column(default=False)
 
@@ -39,17 +46,48 @@ class User(db.Model):
         }
 
 
-def check_nickname(nickname):
-    """Return the nickname; raises Invalid.
+def find_by_nickname(nickname):
+    """Return the user with this nickname, or None; the exact spelling goes before one that only looks alike."""
+    if "\0" in nickname:
+        return None  # nobody has that, and PostgreSQL would not even look for it
+    is_theirs = or_(User.nickname == nickname, User.nickname_key == nickname_key(nickname))
+    return db.session.scalar(select(User).where(is_theirs).order_by(User.nickname != nickname).limit(1))
 
-    No colon, since HTTP Basic separates the password with one; no blank at either end, since "ann" and "ann "
-    look the same. Python's isprintable() leaves out control and invisible characters.
+
+def fill_keys():
+    """Give a key to each user whom a version without keys has stored.
+
+    While that version still runs, it may store more. Where two users look alike, the older one keeps the nickname, and
+    the younger one gets a number behind it. This takes some 0.3 ms for each user.
     """
-    if not isinstance(nickname, str) or not 1 <= len(nickname) <= 32 or not nickname.isprintable():
-        raise Invalid("A nickname has 1 to 32 printable characters.")
-    if ":" in nickname or nickname != nickname.strip():
-        raise Invalid("A nickname has no colon, and no blank at its beginning or end.")
-    return nickname
+    without_key = select(User).where(User.nickname_key.is_(None)).order_by(User.created_at, User.id).limit(CHUNK)
+    while db.session.scalars(without_key).first():
+        with write_transaction() as session:
+            users = session.scalars(without_key.with_for_update()).all()  # or another instance does the same now
+            for user in [user for user in users if not take_nickname(session, user, user.nickname)]:
+                add_number(session, user)
+
+
+def take_nickname(session, user, nickname):
+    """Give a user this nickname and its key; return False if nothing of it is seen, or if another user has either."""
+    key = nickname_key(nickname)
+    is_same = or_(User.nickname == nickname, User.nickname_key == key)
+    if not key or session.scalar(select(User.id).where(is_same, User.id != user.id).limit(1)):
+        return False
+    user.nickname, user.nickname_key = nickname, key
+    session.flush()
+    return True
+
+
+def add_number(session, user):
+    """Give a user the first nickname with a number behind it that is free, and say so in the log."""
+    old = user.nickname
+    for number in itertools.count(2):
+        suffix = f"-{number}"
+        if take_nickname(session, user, (visible(old) or "user")[: LONGEST - len(suffix)] + suffix):
+            break
+    user.updated_at = time_of_change(session, User)
+    log.warning("User %d is now called %s: %a looks like the nickname of an older user", user.id, user.nickname, old)
 
 
 def check_new_password(password):
