@@ -1,6 +1,8 @@
 """What all checks share: the learner's files, the running system, and how the first failure becomes a verdict."""
 
+import os
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +19,31 @@ OURS = Path(__file__).parent
 def pytest_addoption(parser) -> None:
     parser.addoption("--work", type=Path, required=True, help="the folder with the learner's files")
     parser.addoption("--verdict", type=Path, required=True, help="where the first failure is written to")
+
+
+def say(config: pytest.Config, sentence: str) -> None:
+    """Tell the learner what is being tried."""
+    with open(checking.steps_of(config.getoption("verdict")), "a") as file:
+        file.write(f"{sentence}\n")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item) -> None:
+    items = item.session.items
+    sentence = item.name.removeprefix("test_").replace("_", " ")
+    say(item.config, f"{items.index(item) + 1}/{len(items)} {sentence}")
+
+
+@pytest.fixture(autouse=True)
+def own_process():
+    """Put back what the learner's code can change in this process, and the check and pytest need."""
+    environment, folder, path, streams = dict(os.environ), os.getcwd(), [*sys.path], (sys.stdout, sys.stderr)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path[:] = path
+    sys.stdout, sys.stderr = streams
 
 
 @pytest.fixture
@@ -40,9 +67,9 @@ def exercise(pytestconfig):
 
 
 @pytest.fixture(scope="session")
-def stage(exercise):
+def stage(exercise, pytestconfig):
     """The learner's running system, with as many instances as the exercise needs; afterwards as many as before."""
-    system = System()
+    system = System(lambda sentence: say(pytestconfig, f"    {sentence}"))
     wanted = {name: count for name, count in exercise.counts.items() if len(system.instances(name)) < count}
     with system.scaled(**wanted):
         yield system
@@ -61,7 +88,7 @@ def pytest_runtest_makereport(item, call):
     file = item.config.getoption("verdict")
     if call.excinfo and not file.exists():
         error = call.excinfo.value
-        while isinstance(error, CannotCheck) and isinstance(error.__context__, NotYet | Wrong):
+        while not isinstance(error, NotYet | Wrong) and isinstance(error.__context__, NotYet | Wrong):
             error = error.__context__  # which came first: then the system could not be put in order
         if not isinstance(error, NotYet | Wrong | CannotCheck):
             error = explain(error, call.excinfo.traceback, item.config.getoption("work"))

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import psutil
 
-from workshop import checking, paths
+from workshop import paths
 from workshop.processes import base_environment
 from workshop.verdict import Hop, NotYet, Wrong
 from workshop.waiting import wait_until
@@ -36,7 +36,7 @@ class Learner:
     def text(self, name: str) -> str:
         """Return a file. Raises NotYet as long as there is a TODO in it."""
         refuse_todo(self.path(name))
-        return self.path(name).read_text()
+        return self.path(name).read_text("utf-8-sig")  # an editor of Windows may begin it with a byte order mark
 
     def toml(self, name: str) -> dict:
         """Return a file as a table. Raises NotYet as long as there is a TODO in it."""
@@ -92,7 +92,7 @@ class Learner:
 
 def refuse_todo(file: Path) -> None:
     """Raise NotYet, with its text, as long as there is a TODO in a file."""
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
         if "TODO" in line:
             left = line[line.index("TODO") :].rstrip('"),]*/ ')
             raise NotYet(f"there is one left in {file.name}, line {number}. {left}")
@@ -177,8 +177,7 @@ def listening(pid: int) -> list[str]:
 
 def _environment(more: dict[str, str]) -> dict[str, str]:
     platform = {"PYTHONPATH": str(paths.REPOSITORY / "platform"), "PYTHONDONTWRITEBYTECODE": "1"}
-    mark = {checking.MARK: os.environ[checking.MARK]}
-    return base_environment() | platform | mark | {name: str(value) for name, value in more.items()}
+    return base_environment() | platform | {name: str(value) for name, value in more.items()}
 
 
 def _kill_group(process: subprocess.Popen) -> None:

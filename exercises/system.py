@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ LEAVE_TIMEOUT = 15  # seconds for its sidecars to drain it and end; measured: 0.
 LOG_TIMEOUT = 5  # seconds for a line to be in a log
 ANSWER_TIMEOUT = 10  # seconds for etcd to answer once it was started; measured: 0.3
 REQUEST_TIMEOUT = 10  # seconds: longer than the system lets any request take
+ENVIRONMENT = dict(os.environ)  # as it is before the learner's code is loaded, which may change it
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def registry_session() -> requests.Session:
 class System:
     """What is up, in the learner's own run folder."""
 
-    def __init__(self):
+    def __init__(self, say: Callable[[str], None] = print):
+        self.say = say  # what is being tried
         self.up = state.load()
         self.run_folder = paths.RUN
         self.url = self.up.url.rstrip("/")
@@ -105,9 +107,12 @@ class System:
         return done
 
     def _command(self, *words: str) -> subprocess.CompletedProcess:
-        """Run a command to its end; if we are interrupted, it is, too, and then it leaves everything as it was."""
+        """Run a command to its end. When a test's time is over meanwhile, interrupt it: then it tidies up."""
         command = [paths.REPOSITORY / "workshop", *map(str, words)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        if words[0] != "status":
+            self.say(f"./workshop {' '.join(map(str, words))}")
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=paths.REPOSITORY, env=ENVIRONMENT, **pipes) as process:
             try:
                 out, err = process.communicate(timeout=COMMAND_TIMEOUT)
             except BaseException:
@@ -244,7 +249,6 @@ class System:
         told = (
             processes.base_environment()
             | {"SERVICE": name, "VERSION": "v1", "INTERNAL_URL": self.internal_url}
-            | {checking.MARK: os.environ[checking.MARK]}
             | (environment or {})
         )
         names = [f"{name}_v1_{secrets.token_hex(2)}" for _ in range(instances)]

@@ -1,49 +1,57 @@
-"""A check of a learner's work: pytest in a process of its own, ended at the latest when its time is over.
+"""A check of a learner's work: pytest in a process of its own, under limits, ended at the latest when its time is over.
 
-Whatever the learner's code does, nothing of it is left afterwards: all that a check starts has a mark in its
-environment, by which it is found.
+The learner's code runs inside that process. So everything that has to hold whatever the code does is done by this one,
+from outside: it kills the check and all that the check has started, and then it has the stage as it was before.
 """
 
 import json
 import os
 import re
-import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import psutil
-
-from workshop import exercises, lifecycle, paths, processes, state
+from workshop import exercises, lifecycle, limits, paths, processes, restoring, state
 from workshop.errors import WorkshopError
 from workshop.exercises import Exercise
+from workshop.lifecycle import Progress
 from workshop.verdict import CANNOT_CHECK, PASSED, WRONG, CannotCheck, Hop, NotYet, Verdict, Wrong
 from workshop.waiting import wait_until
 
-MARK = "WORKSHOP_CHECK"
 TEST_TIMEOUT = 30  # seconds for one test of a check that does not say otherwise
-TEARDOWN = 30  # seconds for a check that is interrupted to leave the system as it was: a roll back takes ten
-ABORT = 2  # seconds to say where it was
-PYTEST_REFUSES = 4  # wrong usage, before anything has begun
+ABORT = 2  # seconds for a check that is late to say where it was
+PYTEST_BROKE, PYTEST_REFUSES = 3, 4  # an internal error; wrong usage, before anything has begun
 DOCTOR = "`./workshop doctor` says what is wrong with this machine."
 
 
-def check(exercise: Exercise) -> tuple[Verdict, str]:
-    """Check the learner's files; return the verdict, and all that pytest has printed."""
+@dataclass
+class Run:
+    """How a check has ended."""
+
+    status: int | None = None  # its exit status; None if it had to be killed
+    excess: str | None = None  # the limit that it exceeded
+    is_late: bool = False
+    changed: list[str] = field(default_factory=list)  # files of the repository
+    left: list[str] = field(default_factory=list)  # in what the stage still differs
+
+
+def check(exercise: Exercise, say: Progress) -> tuple[Verdict, str]:
+    """Check the learner's files, and say what is being tried; return the verdict, and all that pytest has printed."""
     try:
         exercises.progress()
         refuse_without_files(exercise)
         refuse_without_stage(exercise)
         with exercises.alone(), tempfile.TemporaryDirectory(prefix="check-") as folder:
             output, result = Path(folder, "output"), Path(folder, "verdict")
-            status = _run(exercise, output, result)
+            with processes.interrupts_noted() as interrupts:
+                run = _run(exercise, output, result, interrupts, say)
             printed = output.read_text(errors="replace")
-            return _verdict(exercise, status, result, printed), printed
+            return replace(_verdict(exercise, run, result, printed), left="\n".join(run.left)), printed
     except (NotYet, Wrong, CannotCheck) as error:
         return Verdict.of(error), ""
     except WorkshopError as error:
@@ -52,33 +60,49 @@ def check(exercise: Exercise) -> tuple[Verdict, str]:
         return Verdict(CANNOT_CHECK, f"{error}. {DOCTOR}"), ""
 
 
-def _verdict(exercise: Exercise, status: int | None, result: Path, printed: str) -> Verdict:
-    """Say what has come out of a check that ended with a status, None if it had to be ended."""
+def _verdict(exercise: Exercise, run: Run, result: Path, printed: str) -> Verdict:
+    """Say what has come out of a check."""
+    end = end_of(result).read_text() if end_of(result).exists() else None
+    show = f"./workshop exercise check {exercise.number} -v"
+    if run.excess:
+        sentence = f"your code {run.excess}. The check has killed all of it."
+        expected = "less: these limits are for mistakes, no solution comes near them"
+        return Verdict(WRONG, sentence, Hop.CODE, seen=run.excess, expected=expected, show=show)
+    if run.changed:
+        sentence = (
+            "files of the repository were changed while the check ran. If your code did that, it must not. "
+            "If you edited them, check again."
+        )
+        seen, expected = "\n".join(run.changed), f"changes below {exercises.shown(exercise.work)} only"
+        return Verdict(WRONG, sentence, Hop.CODE, seen=seen, expected=expected, show="git status; git diff")
     if result.exists():
         return Verdict.load(result)
-    end = end_of(result).read_text() if end_of(result).exists() else None
-    if status == 0 and end == PASSED:
+    if run.status == 0 and end == PASSED:
         return Verdict(PASSED, "well done.")
-    if status is None or status == -signal.SIGABRT:
+    if run.is_late:
         late = f"the check did not end within {exercise.deadline} s"
         where = _last_place(exercise, printed)
         if not where:
             return Verdict(CANNOT_CHECK, f"{late}, and it was not in your files: is this machine too busy? {DOCTOR}")
         sentence = f"{late}: something goes on for ever{where}."
-        if status is not None:
-            sentence += f" It had to be killed: `./workshop exercise jump {exercise.number}` puts everything in order."
-    elif (status and end) or status == PYTEST_REFUSES:
+    elif run.status == PYTEST_BROKE:
+        sentence = "your code has changed something that Python itself needs, so that the check could not go on."
+    elif (run.status and end) or run.status == PYTEST_REFUSES:
         last = next((line for line in reversed(printed.splitlines()) if line.startswith("E ")), "")
         return Verdict(CANNOT_CHECK, f"the check itself has failed. {DOCTOR}", log=last or printed)
     else:
-        sentence = f"the check's process was ended in the middle, with status {status}, by something in your files."
-    show = f"./workshop exercise check {exercise.number} -v"
+        sentence = f"the check's process was ended in the middle, with status {run.status}, by something in your files."
     return Verdict(WRONG, sentence, Hop.CODE, seen="no result", expected="an end", show=show, log=printed)
 
 
 def end_of(result: Path) -> Path:
     """Return the file by which a check says that it has come to its end."""
     return result.with_suffix(".ended")
+
+
+def steps_of(result: Path) -> Path:
+    """Return the file in which a check says what it is trying."""
+    return result.with_suffix(".steps")
 
 
 def _last_place(exercise: Exercise, printed: str) -> str:
@@ -107,103 +131,103 @@ def refuse_without_files(exercise: Exercise) -> None:
 
 def problem_with(file: Path) -> str | None:
     """Say what is wrong with a file as such; None if it can be read as what it is."""
+    if file.is_dir():
+        return "is a folder, and has to be a file"
     if not file.is_file():
         return "is missing"
+    content = file.read_bytes()
+    if not content.strip():
+        return "is empty"
     try:
-        text = file.read_text()
-        if not text.strip():
-            return "is empty"
         match file.suffix:
             case ".py":
-                compile(text, str(file), "exec")
+                with warnings.catch_warnings(action="ignore"):  # such as one about "\d"; they are the check's to show
+                    compile(content, str(file), "exec")  # Python's own rules for the encoding: it may have a BOM
             case ".toml":
-                tomllib.loads(text)
+                tomllib.loads(content.decode("utf-8-sig"))
             case ".json":
-                json.loads(text)
+                json.loads(content.decode("utf-8-sig"))
+            case _:
+                content.decode()
+    except UnicodeDecodeError:
+        return "is no UTF-8: have your editor save it in that encoding"
     except SyntaxError as error:
-        return f"is no valid Python: {error.msg}, in line {error.lineno}"
-    except ValueError as error:  # no UTF-8, TOML or JSON
+        place = f", in line {error.lineno}" if error.lineno else ""
+        return f"is no valid Python: {error.msg}{place}"
+    except (RecursionError, MemoryError):
+        return "cannot be read: it is nested too deeply"
+    except ValueError as error:  # no TOML or JSON
         return f"cannot be read: {error}"
     return None
 
 
 def refuse_without_stage(exercise: Exercise) -> None:
     """Raise CannotCheck unless the stage that the exercise needs is up."""
-    advice = f"`./workshop exercise jump {exercise.number}` brings it up and keeps your work. {DOCTOR}"
     try:
         up = state.load()
     except WorkshopError as error:
-        raise CannotCheck(f"{exercise.needs} has to be up for it. {error.message} {advice}") from None
+        problem = error.message if paths.STATE.exists() else "No stage is up."
+        raise CannotCheck(f"it needs {exercise.needs}. {problem} {advice(exercise)}") from None
     if problem := lifecycle.remains():
-        raise CannotCheck(f"{problem}: {advice}")
+        raise CannotCheck(f"{problem}. {advice(exercise)}")
     if there := exercise.what_is_up_instead(up):
-        raise CannotCheck(f"{exercise.needs} has to be up for it, and {there} is: {advice}")
+        raise CannotCheck(f"it needs {exercise.needs}, and {there} is up. {advice(exercise)}")
 
 
-def _run(exercise: Exercise, output: Path, result: Path) -> int | None:
-    """Run the check to its end; return its exit status.
-
-    When its time was over before, None if it has put everything in order, -SIGABRT if it had to be killed.
-    """
-    mark = secrets.token_hex(8)
+def _run(exercise: Exercise, output: Path, result: Path, interrupts: list[int], say: Progress) -> Run:
+    """Run the check to its end, or end it; afterwards nothing of it is left, and the stage is as it was."""
     command = [
         *(sys.executable, "-m", "pytest", "-x", "--tb=short", "-p", "no:cacheprovider"),
         *("--rootdir", str(exercises.FOLDER), "-c", os.devnull),
         *(f"--timeout={TEST_TIMEOUT}", "--work", str(exercise.work), "--verdict", str(result), str(exercise.folder)),
     ]
-    ours = {"PATH": processes.base_environment()["PATH"], MARK: mark, "PYTHONDONTWRITEBYTECODE": "1"}
+    ours = {"PATH": processes.base_environment()["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     environment = os.environ | processes.platform_environment() | ours
     environment.pop("PYTEST_ADDOPTS", None)
-    with open(output, "w") as file, _nothing_left(mark):
-        process = subprocess.Popen(
-            command, cwd=paths.REPOSITORY, env=environment, stdout=file, stderr=file, start_new_session=True
-        )
-        try:
-            return process.wait(exercise.deadline)
-        except subprocess.TimeoutExpired:
-            return _interrupt(process)
-        except KeyboardInterrupt:
-            print(f"Ending the check and putting everything in order, for {TEARDOWN} s at most …", file=sys.stderr)
-            _interrupt(process)
-            raise
+    before, files, run = restoring.Picture.take(), exercises.files_of_the_repository(), Run()
+    with open(output, "w") as file:
+        options = {"cwd": paths.REPOSITORY, "env": environment, "stdin": subprocess.DEVNULL}
+        with limits.Confined(command, exercise.deadline, stdout=file, stderr=file, **options) as confined:
+            _watch(confined, exercise.deadline, run, interrupts, Steps(steps_of(result), say))
+            confined.kill()
+            if run.excess:
+                restoring.remove_new(before, confined.kill_deployed)
+    run.changed = exercises.changed_files(files)
+    run.left = restoring.put_back(before, say)
+    if interrupts and run.left:
+        say(f"Not as before: {'; '.join(run.left)}.\n{advice(exercise)}")
+    return run
 
 
-def _interrupt(process: subprocess.Popen) -> int | None:
-    """Have a check end in good order; if it does not, kill it, have it say where it was, and return its status."""
-    with processes.not_interrupted():
-        if _ends(process, signal.SIGINT, TEARDOWN):
-            return None
-        if not _ends(process, signal.SIGABRT, ABORT):
-            process.kill()
-        process.wait()
-        return -signal.SIGABRT
+def _watch(confined: limits.Confined, deadline: float, run: Run, interrupts: list[int], steps: "Steps") -> None:
+    """Wait for the check's end, an interrupt, the deadline or an excess, whichever comes first."""
+
+    def is_over() -> bool:
+        run.status = confined.process.poll()
+        run.excess = confined.excess()
+        steps.say_new()
+        return bool(run.status is not None or run.excess or interrupts)
+
+    if not wait_until(is_over, deadline, limits.POLL):
+        run.is_late = True
+        confined.process.send_signal(signal.SIGABRT)  # faulthandler prints where it is
+        wait_until(lambda: confined.process.poll() is not None, ABORT)
 
 
-def _ends(process: subprocess.Popen, sent: signal.Signals, patience: float) -> bool:
-    process.send_signal(sent)
-    try:
-        process.wait(patience)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+class Steps:
+    """What the check says that it is trying, line by line."""
+
+    def __init__(self, file: Path, say: Progress):
+        self.file, self.say, self.number = file, say, 0
+
+    def say_new(self) -> None:
+        """Say what has been added since the last time."""
+        lines = self.file.read_text(errors="replace").splitlines() if self.file.exists() else []
+        for line in lines[self.number :]:
+            self.say(f"  {line}")
+        self.number = len(lines)
 
 
-@contextmanager
-def _nothing_left(mark: str) -> Iterator[None]:
-    """Kill whatever has the mark, whoever its parent is by now."""
-    try:
-        yield
-    finally:
-        with processes.not_interrupted():
-            wait_until(lambda: not _kill(processes.marked(MARK, mark)), processes.GRACE)
-
-
-def _kill(left: list[psutil.Process]) -> list[psutil.Process]:
-    """Kill them; return them, as some may have started others just before."""
-    for process in left:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue  # it has ended by itself
-    psutil.wait_procs(left, processes.GRACE)
-    return left
+def advice(exercise: Exercise) -> str:
+    """Say which command brings up the stage that an exercise needs."""
+    return f"`./workshop exercise jump {exercise.number} --keep-files` brings up {exercise.needs} and keeps your files."

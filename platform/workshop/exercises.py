@@ -14,7 +14,7 @@ import shutil
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ FOLDER = paths.REPOSITORY / "exercises"
 WORK = paths.REPOSITORY / "work"
 BACKUPS = WORK / "backups"
 PROGRESS = WORK / "progress.json"
+NOT_OURS = {".git", ".run", ".venv", "node_modules", "work", "__pycache__"}  # folders that a check may write to
 PARTS = {1: "The monolith", 2: "The platform", 3: "The strangler", 4: "Microservices"}
 
 
@@ -69,6 +70,13 @@ class Exercise:
         return [part.strip() for part in re.split(r"(?m)^## .*$", (self.folder / "hints.md").read_text())[1:]]
 
 
+def following(exercise: Exercise) -> Exercise | None:
+    """Return the next exercise that is not passed: of those after this one, else of all; None if all are passed."""
+    known = progress()
+    left = [one for one in all_of_them() if "passed" not in known.get(one.number, {}) and one.number != exercise.number]
+    return next((one for one in left if one.number > exercise.number), left[0] if left else None)
+
+
 def all_of_them() -> list[Exercise]:
     return [_read(file.parent) for file in sorted(FOLDER.glob("[0-9][0-9]-*/exercise.toml"))]
 
@@ -87,7 +95,8 @@ def _read(folder: Path) -> Exercise:
 
 
 def start(exercise: Exercise) -> None:
-    """Give the learner the starter's files. Raises WorkshopError when there are some already."""
+    """Give the learner the starter's files. Raises WorkshopError when there are some already, or no room for them."""
+    refuse_without_folders(exercise)
     if exercise.is_started:
         raise WorkshopError(
             f"You have begun {exercise.name} already, in {shown(exercise.work)}: `./workshop exercise reset "
@@ -99,8 +108,18 @@ def start(exercise: Exercise) -> None:
     os.rename(half, exercise.work)
 
 
+def refuse_without_folders(exercise: Exercise) -> None:
+    """Raise WorkshopError when a file, or a link to nothing, is where a folder has to be."""
+    for folder in (WORK, BACKUPS, exercise.work):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise WorkshopError(
+                f"{shown(folder)} is not a folder, and has to be one. Move it away: mv {shown(folder)} /tmp"
+            )
+
+
 def back_up(exercise: Exercise) -> Path | None:
     """Put the learner's files aside; return where they are now, None if there were none."""
+    refuse_without_folders(exercise)
     if not exercise.is_started:
         return None
     BACKUPS.mkdir(parents=True, exist_ok=True)
@@ -133,11 +152,22 @@ def alone() -> Iterator[None]:
 def progress() -> dict[str, dict]:
     """Return by number what was entered: `passed`, a date, and `hints`, how many were read."""
     try:
-        return json.loads(PROGRESS.read_text())
+        known = json.loads(PROGRESS.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except ValueError:
-        raise WorkshopError(f"{shown(PROGRESS)} is damaged: correct it, or remove it to begin anew.") from None
+    except (ValueError, RecursionError, IsADirectoryError, NotADirectoryError):
+        known = None
+    if not _is_progress(known):
+        raise WorkshopError(f"{shown(PROGRESS)} is damaged. Correct it, or move it away to begin anew.")
+    return known
+
+
+def _is_progress(known: object) -> bool:
+    """Tell whether it is a table of tables with a date, and a number of hints."""
+    return isinstance(known, dict) and all(
+        isinstance(entry, dict) and type(entry.get("hints", 0)) is int and type(entry.get("passed", "")) is str
+        for entry in known.values()
+    )
 
 
 def enter(exercise: Exercise, **values: object) -> None:
@@ -148,6 +178,27 @@ def enter(exercise: Exercise, **values: object) -> None:
 
 def is_passed(exercise: Exercise) -> bool:
     return "passed" in progress().get(exercise.number, {})
+
+
+def files_of_the_repository() -> dict[str, tuple[int, int, int]]:
+    """Return of each file what changes when it is written to: its inode, its size and the time of its last change.
+
+    The last one is the kernel's own: nobody can set it back.
+    """
+    found = {}
+    for folder, folders, names in os.walk(paths.REPOSITORY):
+        folders[:] = [name for name in folders if name not in NOT_OURS]
+        for name in names:
+            with suppress(FileNotFoundError):  # an editor replaces files
+                status = os.lstat(os.path.join(folder, name))
+                found[os.path.join(folder, name)] = (status.st_ino, status.st_size, status.st_ctime_ns)
+    return found
+
+
+def changed_files(before: dict[str, tuple[int, int, int]]) -> list[str]:
+    """Return which files of the repository were changed, added or removed since."""
+    after = files_of_the_repository()
+    return sorted(shown(Path(file)) for file in before.keys() | after.keys() if before.get(file) != after.get(file))
 
 
 def shown(path: Path) -> str:

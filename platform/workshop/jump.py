@@ -4,6 +4,8 @@ the repository      git stash: what was changed in it, new files too
 work/NN-slug/       work/backups/
 what is up          down, then up with the stage that the exercise needs
 .run/data/          .run/backups/
+
+With `--keep-files`, the first two stay as they are.
 """
 
 import os
@@ -23,12 +25,16 @@ UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "
 IDENTITY = ("-c", "user.name=learner", "-c", "user.email=learner@localhost")
 
 
-def to(exercise: Exercise, say: Progress) -> None:
-    """Have everything as it is to be before the exercise. Raises WorkshopError; it can be repeated then."""
-    _stash(exercise, say)
-    if backup := exercises.back_up(exercise):
-        say(f"Your files of {exercise.name} are in {shown(backup)}.")
-        say(f"  to have them back: mv {shown(exercise.work)} /tmp; mv {shown(backup)} {shown(exercise.work)}")
+def to(exercise: Exercise, keep_files: bool, say: Progress) -> None:
+    """Bring everything to where the exercise begins; with `keep_files`, only the stage and its databases.
+
+    Raises WorkshopError. The command can then be repeated.
+    """
+    exercises.refuse_without_folders(exercise)
+    if not keep_files:
+        _put_files_aside(exercise, say)
+    elif exercise.is_started:
+        say(f"Your files stay as they are, in {shown(exercise.work)}.")
     chosen = _options()
     _workshop("down")
     if paths.DATA.exists() and any(paths.DATA.iterdir()):
@@ -40,7 +46,15 @@ def to(exercise: Exercise, say: Progress) -> None:
     _workshop("up", exercise.needs, *chosen)
     if exercise.counts:
         _workshop("scale", *(f"{name}={count}" for name, count in exercise.counts.items()))
-    exercises.start(exercise)
+    if not exercise.is_started:
+        exercises.start(exercise)
+
+
+def _put_files_aside(exercise: Exercise, say: Progress) -> None:
+    _stash(exercise, say)
+    if backup := exercises.back_up(exercise):
+        say(f"Your files of {exercise.name} are in {shown(backup)}.")
+        say(f"  to have them back: mv {shown(exercise.work)} /tmp; mv {shown(backup)} {shown(exercise.work)}")
 
 
 def _options() -> list[str]:
@@ -59,7 +73,10 @@ def what_is_missing(exercise: Exercise) -> str | None:
     except WorkshopError:
         return f"Then bring up what it needs: ./workshop up {exercise.needs}"
     if there := exercise.what_is_up_instead(up):
-        return f"It needs {exercise.needs}, and {there} is up: ./workshop exercise jump {exercise.number} changes that."
+        return (
+            f"It needs {exercise.needs}, and {there} is up. This brings up {exercise.needs} and keeps your files: "
+            f"./workshop exercise jump {exercise.number} --keep-files"
+        )
     return None
 
 

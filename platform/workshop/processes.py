@@ -63,6 +63,23 @@ def _leave_closed_terminal(number: int) -> None:
                 os.dup2(nowhere.fileno(), stream)
 
 
+@contextmanager
+def interrupts_noted() -> Iterator[list[int]]:
+    """Only note each interrupt meanwhile, in the list; afterwards, if there was one, raise KeyboardInterrupt.
+
+    So there is no moment at which a second one could break off what the first one has begun.
+    """
+    came: list[int] = []
+    handlers = {i: signal.signal(i, lambda number, _: came.append(number)) for i in INTERRUPTS}
+    try:
+        yield came
+    finally:
+        for interrupt, handler in handlers.items():
+            signal.signal(interrupt, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 def base_environment() -> dict[str, str]:
     """Return what every process gets: nothing of the caller's that could change it, such as a proxy."""
     return {

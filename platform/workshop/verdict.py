@@ -59,6 +59,7 @@ class Verdict:
     expected: str = ""
     show: str = ""
     log: str = ""
+    left: str = ""  # in what the stage is not as it was before the check
 
     @classmethod
     def of(cls, error: NotYet | Wrong | CannotCheck) -> "Verdict":
@@ -92,6 +93,7 @@ class Verdict:
                 shown += [f"  {label:<17} {first}", *(f"{'':<20}{line}" for line in others)]
         if last := [line for line in self.log.splitlines() if line.strip()][-LINES:]:
             shown += ["  last lines of it", *(f"    | {line:.{WIDTH}}" for line in last)]
+        shown += [f"  not restored      {line:.{WIDTH}}" for line in self.left.splitlines()[:ROWS]]
         return shown
 
 

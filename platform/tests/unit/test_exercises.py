@@ -1,11 +1,15 @@
 """The exercises as they are written, and the small parts of their harness."""
 
+import json
+import os
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 
 from workshop import checking, exercises
+from workshop.errors import WorkshopError
 from workshop.verdict import CannotCheck, Hop, NotYet, Verdict, Wrong, expect
 
 EXERCISES = exercises.all_of_them()
@@ -92,7 +96,16 @@ def test_a_verdict_survives_its_file(tmp_path):
         ("a.py", b"\0", "cannot be read"),
         ("a.toml", b"x = [\n", "cannot be read"),
         ("a.json", b"{", "cannot be read"),
-        ("a.txt", b"\xff\xfe", "cannot be read"),
+        ("a.txt", b"\xff\xfe", "is no UTF-8"),
+        ("a.py", b"\xff\xfex\x00", "cannot be read"),
+        ("a.py", "\ufeffx = 1\n".encode(), None),
+        ("a.py", "# coding: latin-1\nx = 'ä'\n".encode("latin-1"), None),
+        ("a.py", b"x = 1\r\n", None),
+        ("a.py", b"x = '\\d'\n", None),
+        ("a.py", b"x = " + b"-" * 100_000 + b"1\n", "nested too deeply"),
+        ("a.toml", "\ufeffx = 1\n".encode(), None),
+        ("a.json", "\ufeff{}".encode(), None),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
         ("a.txt", b" \n", "is empty"),
         ("a.txt", None, "is missing"),
     ],
@@ -100,5 +113,79 @@ def test_a_verdict_survives_its_file(tmp_path):
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path, name, content, problem):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    found = checking.problem_with(tmp_path / name)
+    with warnings.catch_warnings(action="error"):
+        found = checking.problem_with(tmp_path / name)
     assert found == problem if problem is None else problem in found
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+    assert checking.problem_with(tmp_path) == "is a folder, and has to be a file"
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder for the learner's work, in place of the real one."""
+    monkeypatch.setattr(exercises.paths, "REPOSITORY", tmp_path)
+    for name, path in (("WORK", "work"), ("BACKUPS", "work/backups"), ("PROGRESS", "work/progress.json")):
+        monkeypatch.setattr(exercises, name, tmp_path / path)
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+@pytest.mark.parametrize("call", [exercises.start, exercises.back_up])
+@pytest.mark.parametrize("name", [".", "backups", "04-heartbeat"])
+def test_a_file_where_a_folder_has_to_be_is_named(work, call, name):
+    place = work / name
+    if place.exists():
+        place.rmdir()
+    place.write_text("mine")
+    with pytest.raises(WorkshopError, match="is not a folder"):
+        call(exercises.find("04"))
+    assert place.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "3", "null", '{"04": []}', '{"04": {"hints": "x"}}', '{"04": {"passed": 1}}', "{", "[" * 100_000]
+)
+def test_damaged_progress_is_one_sentence_for_what_is_wrong_and_one_for_what_to_do(work, content):
+    (work / "progress.json").write_text(content)
+    with pytest.raises(WorkshopError, match=r"work/progress.json is damaged\. Correct it"):
+        exercises.progress()
+
+
+def test_a_folder_called_progress_is_damaged_progress(work):
+    (work / "progress.json").mkdir()
+    with pytest.raises(WorkshopError, match="is damaged"):
+        exercises.progress()
+
+
+def test_progress_may_begin_with_a_byte_order_mark(work):
+    (work / "progress.json").write_text('{"04": {"hints": 1}}', "utf-8-sig")
+    assert exercises.progress() == {"04": {"hints": 1}}
+
+
+def test_the_next_exercise_is_the_first_after_this_one_that_is_not_passed(work):
+    def following(number: str, *passed: str) -> str | None:
+        entries = {one: {"passed": "2026-01-01"} for one in passed}
+        (work / "progress.json").write_text(json.dumps(entries))
+        found = exercises.following(exercises.find(number))
+        return found and found.number
+
+    assert following("04", "04", "05") == "06"
+    assert following("16", "16") == "01"
+    assert following("16", *(one.number for one in EXERCISES)) is None
+
+
+def test_a_file_that_is_changed_added_or_removed_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(exercises.paths, "REPOSITORY", tmp_path)
+    for name in ("changed", "removed", "kept", "dated"):
+        (tmp_path / name).write_text("before")
+    before = exercises.files_of_the_repository()
+    time = (tmp_path / "changed").stat()
+    (tmp_path / "changed").write_text("behind")
+    os.utime(tmp_path / "changed", ns=(time.st_atime_ns, time.st_mtime_ns))  # as if nothing had happened
+    (tmp_path / "removed").unlink()
+    (tmp_path / "added").write_text("new")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine").write_text("new")
+    assert exercises.changed_files(before) == ["added", "changed", "removed"]

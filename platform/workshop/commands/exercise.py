@@ -112,15 +112,16 @@ def reset(exercise: Exercise) -> None:
     introduce(exercise)
 
 
-@command.command("jump", epilog="Example: ./workshop exercise jump 12")
+@command.command("jump", epilog="Example: ./workshop exercise jump 12, or jump 12 --keep-files to go on with your own")
 @one
-def jump_(exercise: Exercise) -> None:
-    """Have everything as it is to be before exercise NN: the repository, the running system, its data, your files.
+@click.option("--keep-files", is_flag=True, help="Keep your files and the repository: only bring up the stage.")
+def jump_(exercise: Exercise, keep_files: bool) -> None:
+    """Bring everything to where exercise NN begins: the repository, the running stage, its data, your files.
 
-    What was there is put aside: it says where, and how to have it back.
+    The command puts aside what was there, and says where it is and how to get it back.
     """
     with exercises.alone():
-        jump.to(exercise, click.echo)
+        jump.to(exercise, keep_files, click.echo)
     introduce(exercise)
 
 
@@ -139,11 +140,17 @@ def introduce(exercise: Exercise) -> None:
 def report(exercise: Exercise, verbose: bool) -> int:
     """Check, print the verdict, enter it if it is passed; return the exit status."""
     click.echo(f"Checking, for {exercise.deadline} s at most …", err=True)
-    verdict, printed = checking.check(exercise)
+    verdict, printed = checking.check(exercise, lambda sentence: click.echo(sentence, err=True))
     click.echo("\n".join(verdict.lines(exercise.name)))
     if verdict.heading == PASSED:
         exercises.enter(exercise, passed=datetime.date.today().isoformat())
         click.echo(f"  compare           ./workshop exercise solution {exercise.number}, and the end of its README")
+        if following := exercises.following(exercise):
+            click.echo(f"  next              ./workshop exercise start {following.number}   # {following.title}")
+        else:
+            click.echo("  next              nothing: you have passed all exercises")
+    if verdict.left:
+        click.echo(f"  start afresh      ./workshop exercise jump {exercise.number} --keep-files")
     if verdict.heading == WRONG:
         click.echo(f"  stuck?            ./workshop exercise hint {exercise.number}")
     if verbose:
