@@ -37,13 +37,12 @@ def pytest_runtest_protocol(item) -> None:
 @pytest.fixture(autouse=True)
 def own_process():
     """Put back what the learner's code can change in this process, and the check and pytest need."""
-    environment, folder, path, streams = dict(os.environ), os.getcwd(), [*sys.path], (sys.stdout, sys.stderr)
+    environment, folder, path = dict(os.environ), os.getcwd(), [*sys.path]
     yield
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.path[:] = path
-    sys.stdout, sys.stderr = streams
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.workshops import copy_of_the_repository
 
-from workshop import checking, processes
+from workshop import processes
 from workshop.waiting import wait_until
 
 collect_ignore = ["99-adding"]
@@ -51,6 +52,8 @@ def assert_again(workshop, before: dict) -> None:
 
 
 def left_of_checks(workshop) -> list[str]:
-    """Return the processes that checks in this classroom have started, and their programs, and that still run."""
+    """Return the processes in this classroom that are not the stage's: those of checks, and of their programs."""
+    supervisor = psutil.Process(int((workshop.run_folder / "supervisor" / "supervisord.pid").read_text()))
+    stage = {supervisor, *supervisor.children(recursive=True)}
     ours = processes.marked("WORKSHOP_RUN_DIR", str(workshop.run_folder))
-    return [str(process) for process in ours if checking.MARK in processes.environment(process)]
+    return [str(process) for process in ours if process not in stage]

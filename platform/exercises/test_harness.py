@@ -1,18 +1,24 @@
 """What a check says of code that no exercise expects, and what it leaves: with an exercise of the tests' own."""
 
+import fcntl
+import json
+import re
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from exercises.conftest import OUR_OWN, assert_again, git, left_of_checks, what_is_there
-from workshop import checking
+from workshop import checking, limits, restoring
 from workshop.ports import free_port
+from workshop.waiting import wait_until
 
-DEADLINE = 20 + checking.TEARDOWN + 5  # seconds: that of the exercise, and those to end everything
+DEADLINE = 20 + checking.ABORT + restoring.TIMEOUT + 5  # seconds: the exercise's, and those to end everything
+STEP_TIMEOUT = 15  # seconds for a check to come to a step that it names
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,6 +63,20 @@ ANSWERS = {
     "an end of the check": ("import pytest\npytest.exit('enough', returncode=0)\n", "was ended", "status 0"),
     "an end of the process": ("import os\nos._exit(0)\n", "was ended in the middle", "status 0"),
     "an exit": ("import sys\nsys.exit()\n", "SystemExit", "line 2"),
+    "a changed environment": (
+        "import os\nos.environ.clear()\ndef add_one(x):\n    return x\n",
+        "1 and 1 are 2",
+        "seen              1",
+    ),
+    "another folder": ("import os\nos.chdir('/')\ndef add_one(x):\n    return x\n", "1 and 1 are 2", "[your file]"),
+    "no search path": ("import sys\nsys.path.clear()\ndef add_one(x):\n    return x\n", "1 and 1 are 2", "seen"),
+    "a closed stream": ("import sys\nsys.stdout.close()\ndef add_one(x):\n    return x\n", "1 and 1 are 2", "seen"),
+    "no modules": ("import sys\nsys.modules.clear()\n", "was ended in the middle", "no result"),
+    "no environment": (
+        "import os\nos.environ = None\ndef add_one(x):\n    return x + 1\n",
+        "Python itself needs",
+        "no result",
+    ),
     "a wrong port": ("PORT", "does not come into rotation", "it listens on 127.0.0.1:"),
 }
 
@@ -75,11 +95,134 @@ def test_a_check_ends_in_time_and_says_what_happened(classroom, file, name):
         assert sentence in printed
 
 
-def test_what_a_check_has_started_is_gone_after_it(classroom, file):
-    leave = 'import subprocess\nsubprocess.Popen(["sleep", "600"], start_new_session=True)\n'
-    file.write_text(leave + file.read_text())
-    classroom.run("exercise", "check", "99")
+HIDDEN = """
+import os, pathlib, subprocess, sys
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+pids = [subprocess.Popen(sleep, start_new_session=True).pid, subprocess.Popen(sleep, env={}).pid]
+if os.fork() == 0:
+    os.setsid()
+    pathlib.Path(__file__).with_name("pids").write_text(" ".join(map(str, [*pids, os.getpid()])))
+    os.execve(sleep[0], sleep, {})
+"""
+
+
+@pytest.mark.parametrize("end", ["", "os._exit(0)\n"], ids=["to its end", "in the middle"])
+def test_what_a_check_has_started_is_gone_after_it(classroom, file, until, end):
+    """Also what has no environment, a session of its own and a parent that has ended."""
+    pids = file.with_name("pids")
+    wait = "while not pathlib.Path(__file__).with_name('pids').exists():\n    pass\n"
+    file.write_text(HIDDEN + wait + end + file.read_text())
+    classroom.run("exercise", "check", "99", expect=1 if end else 0)
+    assert not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split())
     assert left_of_checks(classroom) == []
+    pids.unlink()
+
+
+# It bounds itself, so that it does no harm where the limit fails: to 512 processes, for half a minute.
+FORKS = "import os, time\nfor _ in range(9):\n    os.fork() or os.setsid()\ntime.sleep(30)\nos._exit(0)\n"
+
+
+@pytest.mark.parametrize("command", ["check", "watch"])
+def test_an_answer_that_forks_without_end_is_ended_and_the_verdict_says_so(classroom, file, command):
+    before = what_is_there(classroom)
+    file.write_text(FORKS)
+    process = classroom.popen("exercise", command, "99")
+    printed = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    end(process)
+    assert printed.startswith(f"WRONG 99 Adding: your code started more than {limits.TASKS} processes and threads.")
+    assert left_of_checks(classroom) == []
+    assert_again(classroom, before)
+
+
+# Waits until the check has changed the stage, and then does something.
+MEANWHILE = """
+import json, os, pathlib, signal, threading, time
+def meanwhile():
+    state = pathlib.Path(os.environ["WORKSHOP_RUN_DIR"], "stage.json")
+    while json.loads(state.read_text())["counts"]["monolith"] != 2:
+        time.sleep(0.02)
+    {action}
+if __name__ != "__main__":
+    threading.Thread(target=meanwhile, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "sentence"),
+    [
+        ("os._exit(0)", "was ended in the middle"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was ended in the middle"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "did not end within 20 s"),
+    ],
+)
+def test_the_stage_is_restored_when_the_check_cannot_do_it(classroom, file, action, sentence):
+    before = what_is_there(classroom)
+    file.write_text(MEANWHILE.format(action=action) + file.read_text())
+    process = classroom.popen("exercise", "check", "99")
+    out, err = process.communicate(timeout=DEADLINE)
+    assert sentence in out
+    assert "./workshop scale monolith=1" in err
+    assert "not restored" not in out
+    assert left_of_checks(classroom) == []
+    assert_again(classroom, before)
+
+
+def test_what_could_not_be_restored_is_said(classroom, file):
+    """Another command holds the lock, so that nothing can be scaled."""
+    file.write_text(MEANWHILE.format(action="time.sleep(1); os._exit(0)") + file.read_text())
+    with open(classroom.run_folder / "lock") as lock:
+        process = classroom.popen("exercise", "check", "99")
+        read_until(process, "scale monolith=2")
+        state = classroom.run_folder / "stage.json"
+        assert wait_until(lambda: json.loads(state.read_text())["counts"]["monolith"] == 2, STEP_TIMEOUT)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        out, _ = process.communicate(timeout=DEADLINE)
+    assert "not restored      monolith has 2 instances instead of 1" in out
+    assert "start afresh      ./workshop exercise jump 99 --keep-files" in out
+    classroom.run("scale", "monolith=1")
+
+
+@pytest.mark.parametrize("step", ["scale monolith=2", "scale monolith=1"])
+def test_ctrl_c_while_the_check_changes_or_restores_the_stage_leaves_it_as_it_was(classroom, file, step):
+    before = what_is_there(classroom)
+    process = classroom.popen("exercise", "check", "99")
+    read_until(process, step)
+    time.sleep(0.5)  # in the middle of it
+    for _ in range(3):  # someone who is impatient
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    end(process)
+    assert left_of_checks(classroom) == []
+    assert_again(classroom, before)
+
+
+def read_until(process: subprocess.Popen, step: str) -> None:
+    """Read what a check says that it tries, up to a step."""
+    while step not in (line := process.stderr.readline()):
+        assert line, process.communicate()
+
+
+def test_an_answer_that_changes_the_repository_is_not_accepted(classroom, file):
+    readme = classroom.repository / "README.md"
+    original = readme.read_text()
+    file.write_text(f"open({str(readme)!r}, 'a').write('mine')\n" + file.read_text())
+    printed = classroom.run("exercise", "check", "99", expect=1).stdout
+    assert printed.startswith("WRONG 99 Adding: files of the repository were changed while the check ran.")
+    assert "seen              README.md" in printed
+    readme.write_text(original)
+
+
+def test_a_byte_order_mark_does_no_harm(classroom, file):
+    file.write_text(file.read_text(), "utf-8-sig")
+    classroom.run("exercise", "check", "99")
+
+
+def test_a_check_says_what_it_tries_and_after_it_what_comes_next(classroom, file):
+    process = classroom.popen("exercise", "check", "99")
+    out, err = process.communicate(timeout=DEADLINE)
+    assert "  1/2 it adds\n  2/2 it serves\n      ./workshop scale monolith=2\n" in err
+    assert "next              ./workshop exercise start 01   # Run it, scale it" in out
 
 
 def test_a_deleted_file_is_named(classroom, file):
@@ -162,12 +305,22 @@ def test_hints_come_one_at_a_time_and_the_solution_when_it_is_confirmed_or_earne
     assert "passed" in classroom.run("exercises").stdout
 
 
-def test_without_its_stage_an_exercise_cannot_be_checked(classroom, file):
+def test_without_its_stage_the_check_names_the_command_that_brings_it_up_and_keeps_the_files(classroom, file):
+    (classroom.repository / "new.txt").write_text("mine")
     classroom.run("down")
     refused = classroom.run("exercise", "check", "99", expect=2).stdout
-    assert refused.startswith("CANNOT CHECK 99 Adding: stage0 has to be up for it")
-    assert "doctor" in refused
+    assert refused.startswith("CANNOT CHECK 99 Adding: it needs stage0. No stage is up.")
     assert "no exercise '98'" in classroom.run("exercise", "check", "98", expect=2).stderr
+    classroom.run("up", "stage2")
+    refused = classroom.run("exercise", "check", "99", expect=2).stdout
+    assert refused.startswith("CANNOT CHECK 99 Adding: it needs stage0, and stage2 is up.")
+    (command,) = re.findall("`./workshop (.+?)` brings up stage0 and keeps your files", refused)
+    said = classroom.run(*command.split()).stdout
+    assert "Your files stay as they are, in work/99-adding." in said
+    assert (classroom.repository / "new.txt").read_text() == "mine"
+    assert file.read_text() == (OUR_OWN / "solution" / "adding.py").read_text()
+    classroom.run("exercise", "check", "99")
+    (classroom.repository / "new.txt").unlink()
 
 
 def test_a_jump_puts_aside_what_was_there_and_says_where(classroom, file):

@@ -110,8 +110,9 @@ def put_back(before: Picture, say: Progress) -> list[str]:
                 _run(words, deadline, say)
             _restore_registry(before)
             wait_until(lambda: not before.differences(Picture.take()), deadline - time.monotonic(), POLL)
-        _restore_history(before.up)
-        return before.differences(Picture.take())
+        if not (left := before.differences(Picture.take())):
+            _restore_history(before.up)
+        return left
     except (WorkshopError, HAProxyUnavailable, RegistryUnavailable, OSError) as error:
         return [str(error)]
 
