@@ -18,7 +18,7 @@ class Answer:
 
 def send(url: str, *lines: str, body: str = "", address: str = "127.0.0.1") -> Answer:
     """Send a request line and headers as they are, and return the answer."""
-    request = "\r\n".join([lines[0], "Host: x", "Connection: close", *lines[1:], "", body])
+    request = "\r\n".join([lines[0], "Host: localhost", "Connection: close", *lines[1:], "", body])
     with socket.create_connection(
         ("127.0.0.1", urlsplit(url).port), TIMEOUT, source_address=(address, 0)
     ) as connection:

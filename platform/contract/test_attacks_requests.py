@@ -455,7 +455,7 @@ def test_headers_that_the_load_balancer_takes_are_no_failure(url, lines):
 
 def test_a_second_request_is_not_smuggled_in_the_body_of_the_first(url, ann):
     """With a length and an encoding, two readers may disagree where the first request ends."""
-    smuggled = f"PUT /api/users/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ann.token}\r\n\r\n"
+    smuggled = f"PUT /api/users/me HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ann.token}\r\n\r\n"
     for length in (5, 5 + len(smuggled)):
         lines = [f"Content-Length: {length}", "Transfer-Encoding: chunked"]
         answer = send(url, POST, *lines, body="0\r\n\r\n" + smuggled)
@@ -481,8 +481,8 @@ def test_slow_clients_hold_up_nobody_and_are_cut_off(url, anonymous):
     """Two hundred that send a header now and then, and two hundred that never send their body."""
     address = ("127.0.0.1", int(url.rpartition(":")[2]))
     beginnings = [
-        b"GET / HTTP/1.1\r\nHost: x\r\n",
-        b"POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /api/users HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{",
     ]
     slow = [socket.create_connection(address) for _ in range(400)]
     trickle = threading.Timer(5, lambda: [connection.sendall(b"X: y\r\n") for connection in slow[::2]])

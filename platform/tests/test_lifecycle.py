@@ -67,6 +67,25 @@ def test_up_of_what_is_up_says_so_and_changes_nothing(stage):
     assert "`./workshop down` comes first" in stage.run("up", "stage0", "--port", "1", expect=1).stderr
 
 
+def test_a_name_is_served_that_up_was_given_and_no_other_one(workshop):
+    workshop.up("--host", "Chat.Example")
+    instances = [f"http://{i['address']}" for i in workshop.instances("monolith")]
+    for address in (workshop.url, workshop.status()["stats_url"], *instances):
+        for name, status in (("chat.example", 200), ("other.example", 421)):
+            headers = {"Host": f"{name}:8080"}
+            assert requests.get(address, headers=headers, timeout=5).status_code == status
+    origin = {"Host": "chat.example:8080", "Origin": "https://chat.example:8080"}
+    assert requests.delete(f"{workshop.url}/api/tokens", headers=origin, timeout=5).status_code == 401
+    workshop.run("up", "stage0", "--host", "chat.example")
+    assert "`./workshop down` comes first" in workshop.run("up", "stage0", "--host", "a.example", expect=1).stderr
+
+
+@pytest.mark.parametrize("name", ["chat.example:8080", "http://chat.example", "a b", "x; deny", "", "-x"])
+def test_what_is_no_host_name_is_refused(workshop, name):
+    refused = workshop.run("up", "stage0", "--host", name, expect=2)
+    assert "is not a host name. Use a name such as chat.example" in refused.stderr
+
+
 def test_down_when_nothing_is_up_says_so(workshop):
     assert "Nothing was up" in workshop.run("down").stdout
 

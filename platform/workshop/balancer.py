@@ -157,7 +157,7 @@ def _service_from(saved: dict) -> Backend:
     return Backend(**saved | {"upstreams": upstreams})
 
 
-def seed(services: dict[str, Backend], routes: dict[str, str], frontends: dict[str, str], folder: Path) -> None:
+def seed(services: dict[str, Backend], routes: dict[str, str], frontends: state.Frontends, folder: Path) -> None:
     """Write the files HAProxy starts with: the stage's services, without an instance yet."""
     first = Snapshot(services, routes, 0)
     (folder / haproxy.SOCKETS).mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ class Leaving:
 class Balancer:
     """Keeps one HAProxy in step with one registry."""
 
-    def __init__(self, registry: Registry, runtime: Runtime, frontends: dict[str, str], folder: Path):
+    def __init__(self, registry: Registry, runtime: Runtime, frontends: state.Frontends, folder: Path):
         self.registry = registry
         self.runtime = runtime
         self.frontends = frontends

@@ -14,6 +14,7 @@ import jinja2
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
 from workshop.registry import Backend, Upstream
+from workshop.state import Frontends
 from workshop.waiting import wait_until
 
 COOKIE = "sticky_instance"
@@ -32,13 +33,23 @@ SERVER_OPTIONS = "check inter 500ms fastinter 50ms fall 2 rise 1 observe layer4 
 ERRORS = {
     400: "The load balancer could not read this request.",
     403: "The load balancer refused this request.",
-    404: "No service answers this path.",
     408: "The request was not sent in time.",
     500: "The load balancer failed: see its log.",
+}
+UNAVAILABLE = {
+    404: "No service answers this path.",
     502: "The instance ended or answered nonsense before its answer was complete.",
     503: "No instance of this service can be reached: try again in a few seconds.",
     504: "The instance did not answer in time.",
 }
+FOREIGN_HOST = (
+    "This server is not known by the name in the Host header. "
+    "Use the address that `./workshop status` shows, or add the name with `./workshop up STAGE --host NAME`."
+)
+FOREIGN_ORIGIN = (
+    "A page of another origin sent this request. "
+    "Open the page at its own address; `./workshop up STAGE --host NAME` adds a name to that."
+)
 
 
 class HAProxyUnavailable(Exception):
@@ -62,13 +73,16 @@ def _template() -> jinja2.Template:
     return environment.get_template("haproxy.cfg.j2")
 
 
-def render(services: dict[str, Backend], frontends: dict[str, str], folder: Path) -> str:
+def render(services: dict[str, Backend], frontends: Frontends, folder: Path) -> str:
     """Return the whole haproxy.cfg for this set of services and instances."""
     return _template().render(
         services=sorted(services.values(), key=lambda service: service.name),
         frontends=frontends,
         folder=folder,
         errors=ERRORS,
+        unavailable=UNAVAILABLE,
+        foreign_host=FOREIGN_HOST,
+        foreign_origin=FOREIGN_ORIGIN,
         cookie=COOKIE,
         routes=ROUTES,
         holds=HOLDS,

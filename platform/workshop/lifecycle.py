@@ -42,8 +42,12 @@ FAILED = ("BACKOFF", "EXITED", "FATAL")  # supervisord's states of a program tha
 Progress = Callable[[str], None]
 
 
-def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: Progress) -> Up:
+def up(
+    stage: Stage, db: str | None, driver: str | None, port: int | None, say: Progress, names: Collection[str] = ()
+) -> Up:
     """Bring up a stage without its optional services; a stage that is up already stays as it is.
+
+    `names` are the host names by which browsers reach it, besides those of loopback.
 
     Raises WorkshopError, and leaves nothing running then.
     """
@@ -62,6 +66,10 @@ def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: 
             folder = os.path.relpath(stage.services[name].folder, paths.REPOSITORY)
             raise WorkshopError(
                 f"{current.stage} is up already, without {name}. Add it with `./workshop join {folder} --name {name}`."
+            )
+        if unknown := sorted(set(names) - set(current.hosts)):
+            raise WorkshopError(
+                f"{current.stage} is up already, without the name {unknown[0]}: `./workshop down` comes first."
             )
         for wanted, what in ((db, current.db), (driver, current.driver)):
             if wanted and wanted != what:
@@ -84,6 +92,7 @@ def up(stage: Stage, db: str | None, driver: str | None, port: int | None, say: 
     if db == "sqlite":
         refuse_damaged(stage)
     new = Up(stage.name, driver, db, _choose_ports(driver, port, say), {}, counts, settings, bind=ports.BIND)
+    new.names = list(names)
     if left:
         say(f"{left.stage} goes on from where it was on its way to the next stage.")
         new.steps, new.has_begun, new.routes = left.steps, left.has_begun, left.routes

@@ -64,6 +64,7 @@ def told(stage: Stage, service: Service, up: Up) -> dict[str, str]:
         | {name: secret(name) for name in service.secrets}
         | {name: settings[name] for name in service.settings}
         | {"SERVICE": service.name, "VERSION": up.versions[service.name], "INTERNAL_URL": up.internal_url}
+        | {"ALLOWED_HOSTS": ",".join(up.hosts)}
     )
 
 

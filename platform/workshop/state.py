@@ -16,12 +16,22 @@ import psutil
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
-from workshop.ports import HOST, PUBLIC_PORT
+from workshop.ports import HOST, LOOPBACK, PUBLIC_PORT
 from workshop.waiting import wait_until
 
 # Which have addresses of their own in a network of containers: the first ones, after the gateway's.
 SERVERS = ("registry", "queue", "postgres", "balancer")
 PATIENCE = 0.2  # seconds for a lock: `doctor`, looking whether it is held, holds it for an instant
+
+
+@dataclass(frozen=True)
+class Frontends:
+    """Where the load balancer listens, as address:port, and the hosts by which it may be addressed."""
+
+    public: str
+    internal: str
+    statistics: str
+    hosts: list[str]
 
 
 @dataclass
@@ -43,6 +53,7 @@ class Up:
     routes: dict[str, str] = field(default_factory=dict)  # to begin with, where it was taken down on that way
     bind: str = HOST  # where the page and the statistics are
     joined: dict[str, dict] = field(default_factory=dict)  # service that `join` has added → its declaration
+    names: list[str] = field(default_factory=list)  # by which browsers reach it, besides those of loopback
     network: str = ""  # of the containers, such as 172.18.0.0/16; none: everything is on loopback
 
     @property
@@ -73,12 +84,16 @@ class Up:
         return self.address("registry")
 
     @property
-    def frontends(self) -> dict[str, str]:
-        """Return where the load balancer listens: address:port of each of its frontends."""
+    def frontends(self) -> Frontends:
         host = self.host("balancer")
         outside = host if self.network else self.bind
-        hosts = {"public": outside, "statistics": outside, "internal": host}
-        return {name: f"{host}:{self.ports[name]}" for name, host in hosts.items()}
+        addresses = {"public": outside, "statistics": outside, "internal": host}
+        return Frontends(**{name: f"{at}:{self.ports[name]}" for name, at in addresses.items()}, hosts=self.hosts)
+
+    @property
+    def hosts(self) -> list[str]:
+        """Return what the Host header of a request may name: any other is that of a page (DNS rebinding)."""
+        return list(dict.fromkeys([*LOOPBACK, self.host("balancer"), *self.names]))
 
     def host(self, server: str) -> str:
         """Return the IP address of one of the SERVERS."""

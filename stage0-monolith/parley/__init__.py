@@ -2,7 +2,6 @@
 
 import os
 
-from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import attempts, auth, config, database, errors, keys, logs, presence, push, socket_server, tasks
@@ -13,12 +12,13 @@ from .api.users import users
 from .health import health
 from .models.revocation import is_revoked
 from .models.user import mark_seen
+from .origins import SameOriginFlask
 from .ui import ui
 
 
 def create_app(environ=os.environ):
     """Wire the application together; all configuration comes from the environment."""
-    app = Flask(__name__, static_folder=None)
+    app = SameOriginFlask(__name__, static_folder=None)
     app.config.from_mapping(config.read(environ) | keys.private_key(environ) | keys.public_key(environ))
     app.json.sort_keys = False
 

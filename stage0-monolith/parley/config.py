@@ -1,5 +1,7 @@
 """Configuration: one line per variable, all of them read from the environment."""
 
+LOOPBACK = "127.0.0.1,localhost,[::1]"
+
 
 class MissingSetting(RuntimeError):
     """A required setting is missing or unusable; the message names it."""
@@ -18,6 +20,8 @@ def read(environ):
         "REDIS_URL": required(environ, "REDIS_URL"),
         # Networks that link expansion may reach although they are not public: 127.0.0.0/8,10.0.0.0/8
         "LINK_ALLOWED_NETWORKS": environ.get("LINK_ALLOWED_NETWORKS", ""),
+        # What the Host header of a request may name: the names of the load balancer, and our own address.
+        "ALLOWED_HOSTS": [*environ.get("ALLOWED_HOSTS", LOOPBACK).split(","), environ.get("HOST", "127.0.0.1")],
         # Enough for a message of 4,000 characters, each written as two \uXXXX escapes.
         "MAX_CONTENT_LENGTH": 64 * 1024,
     }

@@ -1,10 +1,10 @@
 """Makes the Flask application of a service, with all that is the same in each."""
 
-from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import errors, logs, services
 from .health import health
+from .origins import SameOriginFlask
 
 
 def make_app(configuration, explain=lambda _error: None):
@@ -12,7 +12,7 @@ def make_app(configuration, explain=lambda _error: None):
 
     explain(error) -> sentence or None knows the failures of the service's stores.
     """
-    app = Flask("parley", static_folder=None)
+    app = SameOriginFlask("parley", static_folder=None)
     app.config.from_mapping(configuration)
     app.json.sort_keys = False
     logs.init_app(app)

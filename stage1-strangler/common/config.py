@@ -1,5 +1,7 @@
 """Configuration that all services share: one line per variable, all of them read from the environment."""
 
+LOOPBACK = "127.0.0.1,localhost,[::1]"
+
 
 class MissingSetting(RuntimeError):
     """A required setting is missing or unusable; the message names it."""
@@ -14,6 +16,8 @@ def base(environ):
         "INSTANCE": environ.get("INSTANCE", "local"),
         # The load balancer's frontend for calls between services: http://127.0.0.1:21034
         "INTERNAL_URL": required(environ, "INTERNAL_URL"),
+        # What the Host header of a request may name: the names of the load balancer, and our own address.
+        "ALLOWED_HOSTS": [*environ.get("ALLOWED_HOSTS", LOOPBACK).split(","), environ.get("HOST", "127.0.0.1")],
         # Enough for a message of 4,000 characters, each written as two \uXXXX escapes.
         "MAX_CONTENT_LENGTH": 64 * 1024,
     }

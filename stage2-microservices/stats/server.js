@@ -18,6 +18,7 @@ const config = {
   version: setting("VERSION"),
   instance: setting("INSTANCE"),
   application: setting("INTERNAL_URL"), // the load balancer's internal frontend: where services call each other
+  hosts: [setting("HOST"), ...(process.env.ALLOWED_HOSTS ?? "localhost").split(",")], // the Host header may name these
 };
 
 const ROUTES = {
@@ -83,6 +84,17 @@ function route(method, path) {
   throw new Refusal(405, "This address does not answer that method.", { Allow: METHODS.join(", ") });
 }
 
+/** Refuse requests of pages from elsewhere, as the Python services do: common/origins.py says why. */
+function checkOrigin({ host = "", origin }) {
+  const advice = "add a name with `./workshop up STAGE --host NAME`.";
+  if (host && !config.hosts.includes(host.toLowerCase().replace(/:\d+$/, ""))) {
+    throw new Refusal(421, `This server is not known by the name in the Host header. Use its address, or ${advice}`);
+  }
+  if (origin && origin.toLowerCase().replace(/^https?:\/\//, "") !== host.toLowerCase()) {
+    throw new Refusal(403, `A page of another origin sent this request. Open the page at its own address, or ${advice}`);
+  }
+}
+
 async function handle(request, response) {
   const started = performance.now();
   const sent = request.headers["x-request-id"] ?? "";
@@ -90,6 +102,7 @@ async function handle(request, response) {
   const path = request.url.split("?")[0];
   let [status, headers, body] = [200, {}, null];
   try {
+    checkOrigin(request.headers);
     body = await route(request.method, path)(requestId);
   } catch (error) {
     const refusal = error instanceof Refusal;

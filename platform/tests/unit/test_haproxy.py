@@ -55,7 +55,17 @@ def test_everything_listens_on_loopback_only():
 
 def test_in_a_virtual_machine_only_the_page_and_the_statistics_are_at_its_interface():
     up = Up("test", "process", "sqlite", PORTS, {}, {}, {}, bind="0.0.0.0")  # noqa: S104
-    assert up.frontends == {"public": "0.0.0.0:8080", "statistics": "0.0.0.0:8081", "internal": "127.0.0.1:20001"}
+    listening = (up.frontends.public, up.frontends.statistics, up.frontends.internal)
+    assert listening == ("0.0.0.0:8080", "0.0.0.0:8081", "127.0.0.1:20001")
+    assert up.frontends.hosts == ["127.0.0.1", "localhost", "[::1]"]
+
+
+def test_each_frontend_knows_the_names_of_loopback_and_those_of_up():
+    up = Up("test", "docker", "postgres", PORTS, {}, {}, {}, names=["chat.example"], network="172.18.0.0/16")
+    config = haproxy.render(tiny(), up.frontends, FOLDER)
+
+    balancer = up.frontends.internal.partition(":")[0]
+    assert config.count(f"host_only -m str 127.0.0.1 localhost [::1] {balancer} chat.example }}") == 3
 
 
 def test_the_maps_keys_end_with_a_slash_so_that_whole_segments_count():

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import click
 
@@ -11,13 +12,34 @@ from workshop.ports import PUBLIC_PORT as PORT
 DEFAULT_DBS = ", ".join(f"{driver.db} with driver {name}" for name, driver in DRIVERS.items())
 
 
+HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def lower_host_names(context: click.Context, option: click.Option, values: tuple[str, ...]) -> list[str]:
+    """Return the names in lower case. Raises BadParameter for what is not a host name or an IPv4 address."""
+    names = [value.lower() for value in values]
+    if wrong := [name for name in names if not HOST_NAME.fullmatch(name)]:
+        raise click.BadParameter(f"{wrong[0]!r} is not a host name. Use a name such as chat.example, without a port.")
+    return names
+
+
 @click.command("up", epilog="Example: ./workshop up stage0 --port 8000")
 @click.argument("name", metavar="STAGE")
 @click.option("--db", type=click.Choice(["sqlite", "postgres"]), help=f"Where data is kept; default {DEFAULT_DBS}.")
 @click.option("--driver", type=click.Choice(list(DRIVERS)), help=f"What everything is run as; default {DRIVER}.")
 @click.option("--port", type=click.IntRange(1, 65534), help=f"The page's port; default {PORT}, if it is free.")
 @click.option("--with", "extra", multiple=True, metavar="SERVICE", help="An optional service, too; repeatable.")
-def command(name: str, db: str | None, driver: str | None, port: int | None, extra: tuple[str, ...]) -> None:
+@click.option(
+    "--host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    callback=lower_host_names,
+    help="Another name by which browsers reach the page, such as that of a tunnel; repeatable.",
+)
+def command(
+    name: str, db: str | None, driver: str | None, port: int | None, extra: tuple[str, ...], names: list[str]
+) -> None:
     """Bring up STAGE and print its address; a stage that is up already stays as it is."""
     wanted = stage.load_with(name, extra)
     with state.locked(f"up {name}"):
@@ -25,7 +47,7 @@ def command(name: str, db: str | None, driver: str | None, port: int | None, ext
             doctor.stop_or_warn(db, driver or DRIVER, click.echo)
         left = state.left_on_the_way()
         try:
-            up = lifecycle.up(wanted, db, driver, port, click.echo)
+            up = lifecycle.up(wanted, db, driver, port, click.echo, names)
         except (WorkshopError, OSError) as error:
             if (disk := doctor.disk()).severity == doctor.READY:
                 raise

@@ -155,6 +155,21 @@ for (const [what, answer] of Object.entries(FAILURES)) {
   });
 }
 
+test("a page from elsewhere is refused, and told what to do", async () => {
+  const foreign = [
+    [421, { Host: "evil.example" }],
+    [403, { Origin: "http://evil.example" }],
+    [403, { Origin: "null" }],
+  ];
+  for (const [status, headers] of foreign) {
+    const answer = await send("GET", "/api/stats", headers);
+    assert.equal(answer.status, status);
+    assert.match(answer.body.error, /`\.\/workshop up STAGE --host NAME`/);
+  }
+  assert.deepEqual(application.asked, []);
+  assert.equal((await send("GET", "/api/stats", { Origin: `http://127.0.0.1:${stats.port}` })).status, 200);
+});
+
 test("other addresses are not found, other methods not allowed, and HEAD is GET without its body", async () => {
   for (const path of ["/", "/api/stats/", "/api/stats/x", "/constructor", "//"]) {
     const answer = await send("GET", path, { "X-Request-ID": "two words" });
