@@ -3,6 +3,7 @@
 import concurrent.futures
 import shutil
 import signal
+import socket
 import statistics
 import threading
 import time
@@ -34,6 +35,23 @@ def test_a_service_without_an_instance_gives_503_in_json(load_balancer):
 
     assert answer.status_code == 503
     assert answer.json()["error"].startswith("No instance of this service")
+
+
+def test_clear_text_http_2_is_refused(load_balancer, start_sidecar, until):
+    start_sidecar("tiny_v1_aaaa", behaviour="echo")
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+    for port in (load_balancer.up.ports[name] for name in ("public", "internal", "statistics")):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(preface)
+            answer = b"".join(iter(lambda connection=connection: connection.recv(4096), b""))
+            assert answer.startswith(b"HTTP/1.1 400 ")
+
+    upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    answer = load_balancer.get("/tiny", headers=upgrade)
+    assert answer.status_code == 200
+    assert "upgrade: h2c" not in answer.text.lower()  # what the instance was sent
+    assert "x-request-id: " in answer.text.lower()
 
 
 def test_an_internal_path_is_refused_in_public_in_whatever_way_it_is_written(load_balancer):
