@@ -38,7 +38,7 @@ from pathlib import Path
 from workshop import haproxy, paths, state
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
-from workshop.haproxy import HAProxyUnavailable, Runtime
+from workshop.haproxy import HAProxyUnavailable, Phase, Runtime, Session
 from workshop.logs import log_to_stdout
 from workshop.registry import HEARTBEAT, TTL, Backend, Registry, RegistryUnavailable, Snapshot, Upstream
 from workshop.sidecar import Instance
@@ -195,6 +195,7 @@ class Balancer:
         self.conflicts: set[tuple[str, str]] = set()  # those logged: (service, what another program says of it)
         self.to_repair: dict[str, Backend] = {}  # what the registry is to say again of a service
         self.repaired = 0.0  # when that was done last, on the monotonic clock
+        self.sending: dict[Session, float] = {}  # requests that have not arrived, and when that was first seen
 
     def run(self) -> None:
         """Work until the process is ended."""
@@ -204,6 +205,7 @@ class Balancer:
         while watcher.is_alive():  # should a bug end it, end as well: the supervisor starts us anew
             for news in self.take_news(pause):
                 snapshot = news
+            self.close_slow_clients()
             if snapshot is None:
                 pause = RECONCILE
             elif not self.make_pass(snapshot):
@@ -366,6 +368,23 @@ class Balancer:
                 self.registry.confirm_drained(service, name, leaving.address)
                 del self.draining[service, name]
                 log.info("%s: drained in %.0f ms", name, 1000 * waited)
+
+    def close_slow_clients(self) -> None:
+        """Close the connections whose request takes too long to arrive: each byte renews all timeouts of HAProxy.
+
+        HAProxy itself answers 408 while a request fits into its buffer. Here are the longer ones, which it passes on
+        as they come. They are closed without an answer, after one to two times LONGEST_REQUEST.
+        """
+        try:
+            sending = [session for session in self.runtime.sessions() if session.phase is Phase.SENDING]
+            now = time.monotonic()
+            self.sending = {session: self.sending.get(session, now) for session in sending}
+            for session, since in self.sending.items():
+                if now - since >= LONGEST_REQUEST:
+                    self.runtime.shut(session)
+                    log.info("closed a connection whose request did not arrive within %s s", LONGEST_REQUEST)
+        except HAProxyUnavailable as error:
+            log.warning("%s: slow clients are not looked for", error)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import io
 import re
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +51,9 @@ FOREIGN_ORIGIN = (
     "A page of another origin sent this request. "
     "Open the page at its own address; `./workshop up STAGE --host NAME` adds a name to that."
 )
+# Bytes: HAProxy's buffer of 16 KiB, less the 1 KiB that it keeps free for headers that it adds. The headers that came
+# are in it, too: beside long ones, a body of this length fills the buffer, and is passed on.
+BUFFERED = 15 * 1024
 
 
 class HAProxyUnavailable(Exception):
@@ -83,6 +87,7 @@ def render(services: dict[str, Backend], frontends: Frontends, folder: Path) -> 
         unavailable=UNAVAILABLE,
         foreign_host=FOREIGN_HOST,
         foreign_origin=FOREIGN_ORIGIN,
+        buffered=BUFFERED,
         cookie=COOKIE,
         routes=ROUTES,
         holds=HOLDS,
@@ -139,6 +144,15 @@ def last_check(server: dict[str, str]) -> str:
             return server["check_desc"]
 
 
+class Phase(Enum):
+    """What a session is waiting for."""
+
+    SENDING = "the client, to send the rest of its request"
+    ANSWERING = "the instance, to answer"
+    READING = "the client, to read the answer"
+    WEBSOCKET = "nothing: either side may send at any time"
+
+
 @dataclass(frozen=True)
 class Session:
     """A request or a WebSocket that is under way."""
@@ -146,11 +160,20 @@ class Session:
     worker: str
     id: str
     number: int  # counted by the worker; the id is an address, which the next request may have again
-    is_websocket: bool
+    phase: Phase = field(compare=False)
+
+    @property
+    def is_websocket(self) -> bool:
+        return self.phase is Phase.WEBSOCKET
 
 
-def _is_websocket(session: str) -> bool:
-    return "MSG_TUNNEL" in session
+def _phase(session: str) -> Phase:
+    """Read the phase from what `show sess all` says of a session."""
+    if "MSG_TUNNEL" in session:
+        return Phase.WEBSOCKET
+    if "rsp.st=MSG_DATA" in session:
+        return Phase.READING
+    return Phase.SENDING if "req.st=MSG_DATA" in session else Phase.ANSWERING
 
 
 class Runtime:
@@ -251,12 +274,12 @@ class Runtime:
         rows = [line.split() for line in self._send("show proc").splitlines()]
         return [f"@!{row[0]}" for row in rows if len(row) > 1 and row[1] == "worker"]
 
-    def sessions(self, backend: str, name: str | None = None) -> list[Session]:
-        """Return all that is under way to a service, or to one of its instances, in the old workers too."""
-        server = re.escape(name) if name else r"\S+"
-        wanted = re.compile(rf"\n +backend={re.escape(backend)} .*\n +server={server} ")
+    def sessions(self, backend: str | None = None, name: str | None = None) -> list[Session]:
+        """Return all that is under way, to a service or to one of its instances, in the old workers too."""
+        service, server = (re.escape(word) if word else r"\S+" for word in (backend, name))
+        wanted = re.compile(rf"\n +backend={service} .*\n +server={server} ")
         return [
-            Session(worker, block.split(":")[0], int(re.search(r" id=(\d+)", block)[1]), _is_websocket(block))
+            Session(worker, block.split(":")[0], int(re.search(r" id=(\d+)", block)[1]), _phase(block))
             for worker in self.workers()
             for block in self._sessions(worker)
             if wanted.search(block)
@@ -271,7 +294,7 @@ class Runtime:
         total = 0
         for worker in self.workers()[1:]:
             connections = re.search(r"(?m)^CurrConns: (\d+)", self.ask("show info", worker))
-            websockets = sum(_is_websocket(session) for session in self._sessions(worker))
+            websockets = sum(_phase(session) is Phase.WEBSOCKET for session in self._sessions(worker))
             total += int(connections[1]) - websockets if connections else 0  # None: it has just ended
         return total
 

@@ -14,14 +14,17 @@ import requests
 from workshop import evolution, haproxy, paths
 from workshop.balancer import LONGEST_REQUEST
 from workshop.errors import WorkshopError
-from workshop.haproxy import HAProxyUnavailable, Runtime, Session, prefix_key
+from workshop.haproxy import HAProxyUnavailable, Phase, Runtime, Session, prefix_key
 from workshop.lifecycle import ANSWER_TIMEOUT, Progress
 from workshop.registry import PREFIX, Backend, Registry, RegistryUnavailable, Snapshot, covers, owner
 from workshop.state import Up
 from workshop.waiting import wait_until
 
 IN_FORCE_TIMEOUT = 5  # seconds for a route to reach the map; measured: 0.02
-SETTLE_TIMEOUT = 10  # seconds: a client that is idle is let go after 5, `timeout http-keep-alive` in haproxy.cfg.j2
+# Seconds. haproxy.cfg.j2 says when HAProxy closes a connection: after 5 s if it is idle, after 9.5 s if a request has
+# not arrived, after 11 s if the client reads no answer. The manager closes a long request within 10 s.
+SETTLE_TIMEOUT = 15
+CUT_TIME = 1.0  # seconds before the end of a wait at which clients that are still sending are cut off
 HOLD = 2.0  # seconds after which writes that are held go on by themselves
 ROUTE_TIME = 0.5  # seconds of a hold that must be left for a route to come into force
 CLOSE_TIMEOUT = 10  # seconds until the last connection must be closed
@@ -185,7 +188,7 @@ def settle(say: Progress) -> None:
     """Wait until nobody is served by a table from before a reload any more."""
     runtime = Runtime(paths.HAPROXY)
     if runtime.outdated_clients():
-        say("waiting until the clients of the load balancer before its reload have a new connection: at most 5 s")
+        say(f"waiting until the clients of the load balancer before its reload are done: at most {SETTLE_TIMEOUT} s")
     if not wait_until(lambda: not runtime.outdated_clients(), SETTLE_TIMEOUT):
         raise WorkshopError(
             f"{runtime.outdated_clients()} clients are still busy with the load balancer from before its reload: "
@@ -194,15 +197,30 @@ def settle(say: Progress) -> None:
 
 
 def wait_for_requests(service: str, timeout: float = LONGEST_REQUEST) -> list[Session]:
-    """Wait until the requests that are under way to a service now are answered; return those that are not in time."""
+    """Wait until the requests that are under way to a service now are answered; return those that are not in time.
+
+    A client that is slow to read its answer is not waited for. A client that is still sending is cut off CUT_TIME
+    before the end: the service has not carried out its request.
+    """
     runtime = Runtime(paths.HAPROXY)
-    begun = _requests(runtime, service)
-    wait_until(lambda: not begun & _requests(runtime, service), timeout)
-    return list(begun & _requests(runtime, service))
+    begun, cut_at = _requests(runtime, service), time.monotonic() + timeout - CUT_TIME
+
+    def unanswered() -> list[Session]:
+        return [session for session in _requests(runtime, service) if session in begun]
+
+    def are_answered() -> bool:
+        left = unanswered()
+        for session in left:
+            if session.phase is Phase.SENDING and time.monotonic() >= cut_at:
+                runtime.shut(session)
+        return not left
+
+    wait_until(are_answered, timeout)
+    return unanswered()
 
 
 def _requests(runtime: Runtime, service: str) -> set[Session]:
-    return {session for session in runtime.sessions(service) if not session.is_websocket}
+    return {session for session in runtime.sessions(service) if session.phase in (Phase.SENDING, Phase.ANSWERING)}
 
 
 def close_sockets(service: str) -> int:
