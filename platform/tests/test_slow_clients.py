@@ -1,6 +1,7 @@
 """Clients that send their requests slowly, or never: their connections are closed, and other clients notice nothing."""
 
 import contextlib
+import resource
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ LENGTHS = {"short": 1000, "long": 4 * haproxy.BUFFERED}  # bytes of a body that 
 PACE = 0.25  # seconds between two bytes
 BODY_TIMEOUT = 4.5  # seconds: `wait-for-body` in haproxy.cfg.j2
 CLOSED_WITHIN = {"short": BODY_TIMEOUT + 1, "long": LONGEST_REQUEST + RECONCILE + 1}
+FLOOD = 1500  # connections: more than the public frontend takes
 
 
 @pytest.fixture
@@ -142,3 +144,23 @@ def test_writes_that_are_held_do_not_wait_for_a_slow_client(serving, monkeypatch
         started = time.monotonic()
         assert routing.wait_for_requests("tiny", routing.HOLD) == []
         assert time.monotonic() - started < routing.HOLD - routing.ROUTE_TIME
+
+
+def test_half_sent_requests_on_the_public_frontend_leave_the_internal_one_alone(serving):
+    needed = FLOOD + 200
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    address = ("127.0.0.1", serving.up.ports["public"])
+    flood = []
+    try:
+        for _ in range(FLOOD):
+            flood.append(socket.create_connection(address, timeout=5))
+            flood[-1].sendall(b"GET /tiny HTTP/1.1\r\n")
+        for url in (serving.up.internal_url + "/tiny", serving.up.stats_url):
+            started = time.monotonic()
+            assert requests.get(url, timeout=5).status_code == 200
+            assert time.monotonic() - started < 1
+    finally:
+        for connection in flood:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

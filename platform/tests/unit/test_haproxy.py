@@ -1,5 +1,6 @@
 """What is written for HAProxy; whether HAProxy does what is meant is tested with a real one."""
 
+import re
 from pathlib import Path
 
 from workshop import haproxy
@@ -66,6 +67,15 @@ def test_each_frontend_knows_the_names_of_loopback_and_those_of_up():
 
     balancer = up.frontends.internal.partition(":")[0]
     assert config.count(f"host_only -m str 127.0.0.1 localhost [::1] {balancer} chat.example }}") == 3
+
+
+def test_a_full_frontend_leaves_the_others_their_connections():
+    config = haproxy.render(tiny(), FRONTENDS, FOLDER)
+    all_together, *each = (int(number) for number in re.findall(r"(?m)^ +maxconn (\d+)$", config))
+
+    assert len(each) == config.count("\nfrontend ")
+    assert sum(each) < all_together
+    assert 2 * all_together < 4096 - 200  # file descriptors; 200 for listeners, health checks and the log
 
 
 def test_the_maps_keys_end_with_a_slash_so_that_whole_segments_count():
