@@ -1,6 +1,7 @@
 """The load-balancer manager, with a real HAProxy and a real etcd."""
 
 import concurrent.futures
+import re
 import shutil
 import signal
 import socket
@@ -35,6 +36,44 @@ def test_a_service_without_an_instance_gives_503_in_json(load_balancer):
 
     assert answer.status_code == 503
     assert answer.json()["error"].startswith("No instance of this service")
+
+
+def test_a_browser_that_navigates_gets_a_page_that_tries_again_until_an_instance_answers(
+    load_balancer, start_sidecar, until
+):
+    navigating = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for path, status, sentence in (
+        ("/tiny", 503, "No instance of this service (tiny) can be reached"),
+        ("/nobody", 404, "No service answers this path."),
+    ):
+        answer = load_balancer.get(path, headers=navigating | {"X-Request-ID": "my-own.id_1"})
+        assert answer.status_code == status
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert sentence in answer.text
+        assert "my-own.id_1" in answer.text
+        assert '<meta http-equiv="refresh" content="3">' in answer.text
+        assert not re.search("(src|href)=|url[(]|<script", answer.text)
+    for headers in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
+        assert load_balancer.get("/tiny", headers=headers).json()["error"].startswith("No instance")
+    posted = requests.post(load_balancer.url + "/tiny", headers=navigating, timeout=5)
+    assert posted.json()["error"].startswith("No instance")
+    internal = load_balancer.get("/internal/x", headers=navigating)
+    assert internal.json()["error"] == "No service answers this path."
+
+    start_sidecar("tiny_v1_aaaa")
+    until(lambda: load_balancer.get("/tiny", headers=navigating).text == "ok", 10, "the service's own answer")
+
+
+def test_an_instance_that_breaks_off_gives_a_browser_the_page_too(load_balancer, start_sidecar, until):
+    start_sidecar("tiny_v1_aaaa", behaviour="vanish")
+    until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")
+
+    answer = load_balancer.get("/tiny", headers={"Accept": "text/html"})
+
+    assert answer.status_code == 502
+    assert "The instance ended" in answer.text
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
 def test_clear_text_http_2_is_refused(load_balancer, start_sidecar, until):

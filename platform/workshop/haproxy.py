@@ -37,12 +37,13 @@ ERRORS = {
     408: "The request was not sent in time.",
     500: "The load balancer failed: see its log.",
 }
-UNAVAILABLE = {
+UNAVAILABLE = {  # errors that may pass: a browser gets a page that tries again
     404: "No service answers this path.",
     502: "The instance ended or answered nonsense before its answer was complete.",
-    503: "No instance of this service can be reached: try again in a few seconds.",
+    503: "No instance of this service (%b) can be reached: try again in a few seconds.",
     504: "The instance did not answer in time.",
 }
+PAGE = "unavailable.html"
 FOREIGN_HOST = (
     "This server is not known by the name in the Host header. "
     "Use the address that `./workshop status` shows, or add the name with `./workshop up STAGE --host NAME`."
@@ -77,14 +78,23 @@ def _template() -> jinja2.Template:
     return environment.get_template("haproxy.cfg.j2")
 
 
+def _page() -> list[str]:
+    """Return what comes before and after the sentence on the page for browsers, in log-format on one line each."""
+    page = " ".join(Path(__file__).with_name(PAGE).read_text().split()).replace("%", "%%")
+    return page.replace("REQUEST_ID", "%[var(txn.request_id)]").split("SENTENCE")
+
+
 def render(services: dict[str, Backend], frontends: Frontends, folder: Path) -> str:
     """Return the whole haproxy.cfg for this set of services and instances."""
+    page_begins, page_ends = _page()
     return _template().render(
         services=sorted(services.values(), key=lambda service: service.name),
         frontends=frontends,
         folder=folder,
         errors=ERRORS,
         unavailable=UNAVAILABLE,
+        page_begins=page_begins,
+        page_ends=page_ends,
         foreign_host=FOREIGN_HOST,
         foreign_origin=FOREIGN_ORIGIN,
         buffered=BUFFERED,
