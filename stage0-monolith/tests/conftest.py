@@ -33,7 +33,7 @@ KEYS = {
     "JWT_PRIVATE_KEY": encode(PRIVATE_KEY.private_bytes_raw()),
     "JWT_PUBLIC_KEY": encode(PRIVATE_KEY.public_key().public_bytes_raw()),
 }
-HASH_OF_NOTHING = "scrypt:32768:8:1$salt$hash"  # matches no password
+HASH_OF_NOTHING = "scrypt:32768:8:1$salt$hash"  # of the kind that Werkzeug makes; matches no password
 
 
 class Redis:

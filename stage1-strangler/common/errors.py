@@ -19,6 +19,7 @@ STATUS = {
     refusals.Taken: 409,
     refusals.KeyReused: 422,
     refusals.TooMany: 429,
+    refusals.Overloaded: 503,
     refusals.Unavailable: 503,
 }
 MOST_UNREAD = 1024 * 1024  # bytes of a body that nobody wants, and that are read nevertheless
@@ -75,8 +76,8 @@ def answer_exception(error):
     if status == 401:
         # Not Basic, also where a password is asked for: it would open the browser's own dialog.
         response.headers["WWW-Authenticate"] = 'Bearer realm="Authentication Required"'
-    if status == 429:
-        response.headers["Retry-After"] = error.retry_after
+    if retry_after := getattr(error, "retry_after", None):
+        response.headers["Retry-After"] = retry_after
     return response
 
 

@@ -33,6 +33,14 @@ class TooMany(Refusal):
         self.retry_after = retry_after
 
 
+class Overloaded(Refusal):
+    """More requests wait than can be answered in time; retry_after is the seconds to wait until the next try."""
+
+    def __init__(self, sentence, retry_after):
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
 class KeyReused(Refusal):
     """An idempotency key came back with another body."""
 

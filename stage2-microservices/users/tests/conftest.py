@@ -8,7 +8,7 @@ from parley.models.user import User
 
 pytest_plugins = ["common.tests.fixtures"]
 
-HASH_OF_NOTHING = "scrypt:32768:8:1$salt$hash"  # matches no password
+HASH_OF_NOTHING = "scrypt:32768:8:1$salt$hash"  # of the kind that Werkzeug makes; matches no password
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """Users: register, look up, change, and the password check."""
 
+import logging
 import time
 
 from flask import Blueprint, g, request
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from common import auth, background
 from common.auth import token_optional, token_required
@@ -12,13 +13,15 @@ from common.database import db, time_of_change, write_transaction
 from common.paging import answer_page
 from common.parameters import MAX_ID, json_body, query_ids, query_int
 from common.push import push_model
-from common.refusals import Forbidden, NotFound, NotSignedIn, Taken
+from common.refusals import Forbidden, NotFound, NotSignedIn, Overloaded, Taken
 
 from .. import attempts, presence
 from ..models.sign_out import deliver_sign_outs, sign_out_everywhere
 from ..models.user import User, check_new_password, fill_keys, find_by_nickname
 from ..nicknames import check_nickname, nickname_key
-from ..passwords import hash_password, matches
+from ..passwords import hash_password, matches, needs_rehash
+
+log = logging.getLogger(__name__)
 
 users = Blueprint("users", __name__, url_prefix="/api/users")
 
@@ -108,14 +111,28 @@ def find(user_id):
 def check_password(nickname, password):
     """Return the user with this nickname and password.
 
-    Raises NotSignedIn, without telling which one was wrong, and TooMany after too many wrong ones.
+    Raises NotSignedIn, without telling which one was wrong, TooMany after too many wrong ones, and Overloaded.
     """
     with attempts.counted(nickname_key(nickname), request.remote_addr):
         user = find_by_nickname(nickname)
         db.session.commit()  # gives the connection back: others can use it while we hash
         if not matches(user and user.password_hash, password):
             raise NotSignedIn("Nickname or password is wrong.")
-        return user
+    if needs_rehash(user.password_hash):
+        rehash(user.id, user.password_hash, password)
+    return user
+
+
+def rehash(user_id, old_hash, password):
+    """Store the hash of a password with today's parameters. If that fails, the next sign-in tries again."""
+    try:
+        new_hash = hash_password(password)
+        with write_transaction(lock_wait=0.1) as session:
+            # Changes nothing if the user has chosen another password in the meantime.
+            is_unchanged = (User.id == user_id) & (User.password_hash == old_hash)
+            session.execute(update(User).where(is_unchanged).values(password_hash=new_hash))
+    except (OperationalError, Overloaded) as error:
+        log.warning("The password of user %d keeps its old hash: %s", user_id, error)
 
 
 def save(user):

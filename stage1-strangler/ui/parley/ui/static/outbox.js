@@ -1,17 +1,9 @@
 /** Messages on their way: over the socket, else over HTTP, with one key each, so that none is stored twice. */
 
-import { ApiError } from "./api.js";
+import { ApiError, idempotencyKey, pause } from "./api.js";
 
 // ms between attempts over HTTP: an instance that died is out of rotation or replaced within 5 s.
 const RETRY_AFTER = [500, 1_500, 3_000];
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Random, also on a page that is not served from a secure origin, where crypto.randomUUID is missing. */
-function idempotencyKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
 
 /** Emits "change" when an entry comes, goes or fails; one that failed has an `error`. */
 export class Outbox extends EventTarget {

@@ -1,6 +1,6 @@
 /** Sign in, create an account, sign out here, sign out everywhere. */
 
-import { ApiError, basic } from "./api.js";
+import { ApiError, basic, idempotencyKey, persist } from "./api.js";
 import { byId, fillAvatar } from "./dom.js";
 
 const NOTES = {
@@ -32,9 +32,13 @@ export function showAccount({ session, store, api, say }) {
   /** Sign in; a new account is created first if that was the button. */
   async function enter(create) {
     const credentials = { nickname: nickname.value, password: password.value };
-    if (create) await api.post("/api/users", credentials);
+    const showRetry = (failure) => { error.textContent = `${failure.message} (Trying again.)`; };
+    if (create) {
+      const key = { "Idempotency-Key": idempotencyKey() };
+      await persist(() => api.post("/api/users", credentials, key), showRetry);
+    }
     const headers = { Authorization: basic(credentials.nickname, credentials.password) };
-    const { token } = await api.post("/api/tokens", null, headers).catch((failure) => {
+    const { token } = await persist(() => api.post("/api/tokens", null, headers), showRetry).catch((failure) => {
       if (create) failure.message = "Your account is created, but signing in failed: choose “Sign in” in a few seconds.";
       throw failure;
     });
@@ -50,6 +54,7 @@ export function showAccount({ session, store, api, say }) {
     form.inert = true;
     try {
       await enter(create);
+      error.textContent = "";
     } catch (failure) {
       if (!(failure instanceof ApiError)) throw failure;
       error.textContent = explain(failure);

@@ -1,17 +1,42 @@
 /** The HTTP API: JSON in and out, one error class, every request in the log. */
 
 const TIMEOUT = 10_000; // ms; the load balancer itself answers a stuck request after 5 s
+const PATIENCE = 10_000; // ms for which a request is sent again: a class of sixty that registers at once takes 2 s
+const RETRY_AFTER = 1_000; // ms, where the server names no time
 
 /** A request that failed; `message` is a sentence for the user, `status` is 0 when no answer came. */
 export class ApiError extends Error {
-  constructor(status, message) {
+  /** `retryAfter` is in ms. */
+  constructor(status, message, retryAfter = RETRY_AFTER) {
     super(message);
-    this.status = status;
+    Object.assign(this, { status, retryAfter });
   }
 
   /** Whether the same request may succeed a moment later. */
   get temporary() {
     return this.status === 0 || this.status >= 502;
+  }
+}
+
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Random, also on a page that is not served from a secure origin, where crypto.randomUUID is missing. */
+export function idempotencyKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Send a request again while its failure is temporary, for PATIENCE at most. Only for requests that may be repeated. */
+export async function persist(send, onRetry) {
+  const deadline = performance.now() + PATIENCE;
+  for (;;) {
+    try {
+      return await send();
+    } catch (error) {
+      if (!error.temporary || performance.now() + error.retryAfter > deadline) throw error;
+      onRetry(error);
+      await pause(error.retryAfter);
+    }
   }
 }
 
@@ -63,7 +88,8 @@ export class Api {
       if (method === "GET" && this.session.token !== token) return this.#request(method, path);
     }
     const sentence = answer?.error ?? `The server answered with error ${response.status}.`;
-    throw new ApiError(response.status, sentence);
+    const seconds = response.headers.get("Retry-After");
+    throw new ApiError(response.status, sentence, seconds ? seconds * 1000 : undefined);
   }
 
   async #exchange(path, options) {
