@@ -7,6 +7,7 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+from contract.conftest import Client
 from playwright.sync_api import Page, expect, sync_playwright
 from sqlalchemy import text as sql
 from tests.load import suspended
@@ -339,6 +340,92 @@ def test_open_pages_go_on_after_the_whole_stage_was_suspended(stage, visit, text
         visitor.wait_for_socket()
     other.say(f"afterwards {text}")
     expect(one.message(f"afterwards {text}")).to_be_visible()
+
+
+def test_a_message_waits_for_the_server_and_is_sent_when_it_is_back(visit, text):
+    visitor = visit().register()
+    visitor.wait_for_socket()
+    visitor.expected = LOST
+    away = {"status": 503, "json": {"error": "Nothing answers.", "request_id": "x"}}
+    visitor.context.route("**/api/messages*", lambda route: route.fulfill(**away))
+    visitor.context.route_web_socket("**/socket.io/**", lambda _: None)
+    visitor.page.reload()
+    on_their_way = visitor.page.get_by_role("list", name="On their way")
+    for message in (f"sent {text}", f"discarded {text}"):
+        visitor.say(message)
+        expect(on_their_way.get_by_role("listitem").filter(has_text=message)).to_contain_text("Waiting for the server")
+    visitor.page.clock.install()
+    visitor.page.clock.run_for(20_000)  # ms: several attempts
+    expect(on_their_way).to_contain_text("Waiting for the server. Nothing answers.")
+    on_their_way.get_by_role("listitem").filter(has_text="discarded").get_by_role("button", name="Discard").click()
+
+    visitor.context.unroute("**/api/messages*")
+    visitor.page.clock.run_for(5_000)
+    expect(visitor.message(f"sent {text}")).to_have_count(1, timeout=10_000)
+    expect(on_their_way.get_by_role("listitem")).to_have_count(0)
+    expect(visitor.message(f"discarded {text}")).to_have_count(0)
+
+
+def test_the_page_says_which_part_is_missing_and_since_when(visit):
+    visitor = visit().register()
+    visitor.wait_for_socket()
+    visitor.expected = LOST
+    away = {"status": 503, "json": {"error": "Nothing answers.", "request_id": "x"}}
+    visitor.context.route("**/api/messages*", lambda route: route.fulfill(**away))
+    visitor.page.reload()
+    expect(visitor.banner).to_have_text(
+        re.compile(r"The server cannot read the messages \(since \d+:\d\d:\d\d\). Trying again…"), timeout=10_000
+    )
+    expect(visitor.page.locator("#hood-transport")).not_to_have_text("no socket")
+    visitor.context.unroute("**/api/messages*")
+    expect(visitor.banner).to_be_empty(timeout=10_000)
+
+
+def test_an_account_is_created_although_the_server_is_busy_at_first(visit):
+    visitor = visit()
+    visitor.expected = LOST
+    busy = {"status": 503, "headers": {"Retry-After": "1"}, "json": {"error": "Too many people.", "request_id": "x"}}
+    for path in ("**/api/users", "**/api/tokens"):
+        visitor.context.route(path, lambda route: route.fulfill(**busy), times=1)
+    visitor.enter("Create account", f"user-{secrets.token_hex(4)}")
+    expect(visitor.page.locator("#sign-in-error")).to_have_text("Too many people. (Trying again.)")
+    expect(visitor.draft).to_be_focused()
+    expect(visitor.page.locator("#sign-in-error")).to_be_empty()
+
+
+def test_signing_out_with_a_token_that_was_revoked_elsewhere_says_nothing_false(visit, ann, wait_until_refused):
+    visitor = visit()
+    visitor.enter("Sign in", ann.nickname, ann.password)
+    expect(visitor.draft).to_be_focused()
+    visitor.expected = REFUSED
+    token = visitor.token
+    visitor.context.route_web_socket("**/socket.io/**", lambda _: None)  # so that the page is not told
+    visitor.page.reload()
+    ann.delete("/api/tokens?all=1")
+    wait_until_refused(token)
+    visitor.page.locator("#account summary").click()
+    visitor.page.get_by_role("button", name="Sign out", exact=True).click()
+    expect(visitor.page.locator("#sign-in-note")).to_have_text("You have signed out. You can go on reading.")
+    expect(visitor.banner).not_to_contain_text("lives on")
+
+
+def test_the_probes_messages_take_one_line_and_nobody_is_told_of_them(url, visit, ann, text):
+    visitor = visit()
+    expect(visitor.page.locator("#conversation-note")).to_be_empty()
+    probe = Client(url)
+    probe.nickname, probe.password = f"probe-{secrets.token_hex(4)}", PASSWORD
+    assert probe.post("/api/users", json={"nickname": probe.nickname, "password": PASSWORD}).status_code == 201
+    probe.sign_in()
+    ann.say(f"before {text}")
+    for number in range(30):
+        probe.say(f"{number} of the probe {text}")
+    ann.say(f"after {text}")
+    expect(visitor.message(f"after {text}")).to_be_in_viewport()
+    expect(visitor.message(f"before {text}")).to_be_in_viewport()
+    expect(visitor.page.locator(".probes").last).to_have_text("Messages of ./workshop probe: 30")
+    expect(visitor.message(f"of the probe {text}")).to_have_count(0)
+    expect(visitor.person("Away", probe.nickname)).to_have_count(0)
+    probe.http.close()
 
 
 def test_under_the_hood_shows_the_instances_that_served(visit):

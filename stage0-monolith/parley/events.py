@@ -11,7 +11,7 @@ from .api.messages import post
 from .auth import BAD_TOKEN, check_token
 from .errors import describe
 from .refusals import Invalid, NotSignedIn
-from .socket_server import socketio, trust
+from .socket_server import is_connected, socketio, trust
 
 WELL_FORMED_TOKEN = re.compile(r"[A-Za-z0-9_.-]+")  # of a JWT in its compact form (RFC 7515, section 3.1)
 
@@ -51,6 +51,8 @@ def ping_user(token=None, *_):
         presence.close(previous, request.sid)  # somebody else signed in on this page
     session["user_id"] = user_id
     presence.ping(user_id, request.sid)
+    if not is_connected(request.sid):  # it was closed in the meantime, when it did not count yet
+        presence.close(user_id, request.sid)
     return {"id": user_id}
 
 

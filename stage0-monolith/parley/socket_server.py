@@ -59,6 +59,11 @@ def trust(sid):
         session.is_trusted, session.bucket = True, TokenBucket(*AFTER_TOKEN)
 
 
+def is_connected(sid):
+    """Return whether a connection is still open; sid is Socket.IO's."""
+    return socketio.server.manager.is_connected(sid, "/")
+
+
 def receive_message(server, sid, data):
     """Hand a message over to python-socketio; close the connection if the message is malformed."""
     if sid not in server.eio.sockets:

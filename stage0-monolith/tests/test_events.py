@@ -88,3 +88,12 @@ def test_closing_ends_the_connection(tab, auth, ann, monkeypatch):
     assert closed == [ann]  # somebody else signed in on the same page
     tab.disconnect()
     assert closed == [ann, bob]
+
+
+def test_a_connection_that_closes_during_its_first_ping_does_not_count(tab, auth, ann, monkeypatch):
+    closed = []
+    monkeypatch.setattr("parley.presence.ping", lambda *_: tab.disconnect())
+    monkeypatch.setattr("parley.presence.close", lambda user_id, _connection: closed.append(user_id))
+    tab.emit("ping_user", auth.token(ann))
+    assert closed[-1] == ann
+    assert len(closed) == 2  # once too early, and once after the ping was counted

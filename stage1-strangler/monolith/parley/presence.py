@@ -89,6 +89,7 @@ def find_gone(last_seen):
 
 def set_online(user_id, online):
     """Mark a user as online or offline, and push the user if that is a change."""
+    db.session.rollback()  # an earlier read of this request may have seen the row before another instance changed it
     was_online = db.session.scalar(select(User.online).where(User.id == user_id))
     if was_online in (None, online):
         return

@@ -11,7 +11,7 @@ from common.auth import BAD_TOKEN, check_token
 from common.errors import describe
 from common.refusals import Invalid, NotSignedIn
 
-from .socket_server import socketio, trust
+from .socket_server import is_connected, socketio, trust
 
 WELL_FORMED_TOKEN = re.compile(r"[A-Za-z0-9_.-]+")  # of a JWT in its compact form (RFC 7515, section 3.1)
 
@@ -51,6 +51,8 @@ def ping_user(token=None, *_):
         services.call("users", "DELETE", presence(previous))  # somebody else signed in on this page
     session["user_id"] = user_id
     services.call("users", "PUT", presence(user_id))
+    if not is_connected(request.sid):  # it was closed in the meantime, when it did not count yet
+        services.call("users", "DELETE", presence(user_id))
     return {"id": user_id}
 
 

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from common import services
 from common.tests.helpers import Answer
 from parley.socket_server import socketio as server
 
@@ -181,3 +182,17 @@ def test_closing_ends_the_connection(tab, auth, ann, bob, others):
 def test_a_connection_that_has_shown_no_token_ends_without_a_word(tab, others):
     tab.disconnect()
     assert others.calls == []
+
+
+def test_a_connection_that_closes_during_its_first_ping_does_not_count(tab, auth, ann, others, monkeypatch):
+    call_service = services.call
+
+    def close_while_counting(service, method, path, **options):
+        if method == "PUT" and "/connections/" in path:
+            tab.disconnect()
+        return call_service(service, method, path, **options)
+
+    monkeypatch.setattr("common.services.call", close_while_counting)
+    tab.emit("ping_user", auth.token(ann))
+    # Its end was reported before it counted, and again afterwards.
+    assert [method for method, *_ in connections(others)] == ["DELETE", "PUT", "DELETE"]

@@ -101,3 +101,14 @@ def test_presence_goes_on_without_redis(ann, app, pushed):
     presence.close(ann, "tab1")
     presence.leave(ann)
     assert [model["online"] for _class, model in pushed] == [True, False]
+
+
+def test_a_ping_sees_that_another_instance_has_marked_the_user_as_offline(app, ann, pushed):
+    presence.ping(ann, "tab1")
+    db.session.scalar(db.select(User.online))  # this request's reading begins before the other instance writes
+    with db.engine.connect() as other:
+        other.execute(db.update(User).values(online=False))
+        other.commit()
+    presence.ping(ann, "tab2")
+    db.session.rollback()
+    assert db.session.get(User, ann, populate_existing=True).online

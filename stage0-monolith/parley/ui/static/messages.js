@@ -2,6 +2,7 @@
 
 import { batched, byId, clone, fillAvatar, tint } from "./dom.js";
 import { edit } from "./editor.js";
+import { PROBES_KEPT } from "./store.js";
 
 const GROUP_WITHIN = 300; // s: a message this soon after one by the same author needs no byline of its own
 const NEAR_END = 80; // px
@@ -13,34 +14,43 @@ export function showMessages({ store, session, api }) {
   const list = byId("messages");
   const pane = byId("conversation");
   const toNewest = byId("to-newest");
-  const rows = new Map(); // message id → list item
+  const rows = new Map(); // message id → list item; for messages of the probe, the id of the first one in a row
   let shown = false; // whether what was said before the page was opened is there
   let atEnd = true;
   let top = 0;
   let unread = 0;
+  let newest = 0; // the id of the newest message so far
 
   function render() {
     const conversation = store.conversation();
-    const added = conversation.filter((message) => !rows.has(message.id));
-    for (const [id, row] of rows) if (!store.messages.has(id)) remove(id, row);
+    const entries = foldProbes(conversation, store);
+    const shownIds = new Set(entries.map((entry) => entry.message.id));
+    for (const [id, row] of rows) if (!shownIds.has(id)) remove(id, row);
+    const added = conversation.filter((message) => message.id > newest && !store.isProbe(message.user_id));
+    newest = Math.max(newest, ...conversation.map((message) => message.id));
     let previous = null;
     let place = list.firstElementChild;
-    for (const message of conversation) {
-      const row = rows.get(message.id) ?? add(message.id);
-      fill(row, message);
-      row.classList.toggle("follows", follows(previous, message));
+    for (const { message, probes } of entries) {
+      const row = rowFor(message.id, probes ? "probes-template" : "message-template");
+      if (probes) row.querySelector(".count").textContent = probes >= PROBES_KEPT ? `${PROBES_KEPT}+` : probes;
+      else fill(row, message);
+      row.classList.toggle("follows", !probes && follows(previous, message));
       if (row === place) place = row.nextElementSibling;
       else list.insertBefore(row, place);
-      previous = message;
+      previous = probes ? null : message;
     }
     if (shown) notify(added);
     if (store.loaded) showLoaded(conversation);
     if (atEnd) scrollToEnd();
   }
 
-  function add(id) {
-    const row = clone("message-template");
-    row.querySelector(".edit").addEventListener("click", () => openEditor(row));
+  /** The row of this id; a new one if there is none, or one of the other kind. */
+  function rowFor(id, template) {
+    const known = rows.get(id);
+    if (known?.template === template) return known;
+    known?.remove();
+    const row = Object.assign(clone(template), { template });
+    row.querySelector(".edit")?.addEventListener("click", () => openEditor(row));
     rows.set(id, row);
     return row;
   }
@@ -131,6 +141,17 @@ function fillBody(body, html) {
   // The server has sanitised it, and the page's Content-Security-Policy lets no script in it run.
   body.innerHTML = html;
   for (const block of body.querySelectorAll("pre, table")) block.tabIndex = 0; // wide ones scroll, also by keyboard
+}
+
+/** Make one entry of each message, and one of all messages of the probe that follow each other. */
+function foldProbes(conversation, store) {
+  const entries = [];
+  for (const message of conversation) {
+    if (!store.isProbe(message.user_id)) entries.push({ message, probes: 0 });
+    else if (entries.at(-1)?.probes) entries.at(-1).probes += 1;
+    else entries.push({ message, probes: 1 });
+  }
+  return entries;
 }
 
 function follows(previous, message) {

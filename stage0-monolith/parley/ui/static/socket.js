@@ -11,10 +11,10 @@ const COLLECTIONS = { User: "users", Message: "messages" };
 /** Emits "change" when the connection comes or goes, "upgrade" when its transport changes. */
 export class Connection extends EventTarget {
   connected = false;
-  since = Date.now(); // of the last change
+  since = performance.now(); // of the last change; unlike Date.now(), it never goes back
   #socket;
   #tokenShown = null;
-  #pingedAt = 0;
+  #pingedAt = -Infinity; // on the clock of performance.now()
 
   constructor(session, store, log) {
     super();
@@ -53,7 +53,7 @@ export class Connection extends EventTarget {
 
   #changed(connected) {
     this.connected = connected;
-    this.since = Date.now();
+    this.since = performance.now();
     this.#tokenShown = null;
     this.dispatchEvent(new Event("change"));
     this.#showToken();
@@ -68,11 +68,11 @@ export class Connection extends EventTarget {
   }
 
   #pingIfDue() {
-    if (this.connected && this.session.token && Date.now() - this.#pingedAt >= PING_AFTER) this.#ping();
+    if (this.connected && this.session.token && performance.now() - this.#pingedAt >= PING_AFTER) this.#ping();
   }
 
   async #ping() {
-    this.#pingedAt = Date.now();
+    this.#pingedAt = performance.now();
     this.#tokenShown = this.session.token;
     try {
       await this.#emit("ping_user", this.session.token);

@@ -65,7 +65,7 @@ export class Hood {
   }
 
   #showSocket({ connected, transport, since }) {
-    const time = clock.format(since);
+    const time = clock.format(performance.timeOrigin + since);
     byId("hood-transport").textContent = connected ? transport : "no socket";
     byId("hood-socket").textContent = connected
       ? `Socket.IO: ${transport}, connected since ${time}`

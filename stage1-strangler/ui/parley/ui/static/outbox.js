@@ -2,10 +2,13 @@
 
 import { ApiError, idempotencyKey, pause } from "./api.js";
 
-// ms between attempts over HTTP: an instance that died is out of rotation or replaced within 5 s.
-const RETRY_AFTER = [500, 1_500, 3_000];
+const FIRST_WAIT = 500; // ms between two attempts over HTTP; each wait is twice as long as the one before
+const LONGEST_WAIT = 4_000; // ms: an instance that died is out of rotation or replaced within 5 s
 
-/** Emits "change" when an entry comes, goes or fails; one that failed has an `error`. */
+/**
+ * Emits "change" when an entry comes, goes, has to wait or fails.
+ * `waiting` is the temporary error while an entry waits for the server, `error` is the one that ended its attempts.
+ */
 export class Outbox extends EventTarget {
   #entries = [];
   #queue = Promise.resolve();
@@ -27,7 +30,7 @@ export class Outbox extends EventTarget {
   /** Send a message; it stays here until the server has confirmed it, or the user discards it. */
   add(source) {
     const newest = Math.max(0, ...this.store.messages.keys());
-    const entry = { source, newest, key: idempotencyKey(), userId: this.session.userId, error: null };
+    const entry = { source, newest, key: idempotencyKey(), userId: this.session.userId, waiting: null, error: null };
     this.#entries.push(entry);
     this.retry(entry);
   }
@@ -59,6 +62,7 @@ export class Outbox extends EventTarget {
       this.store.merge("messages", [await this.#send(entry)], asOf);
       this.discard(entry);
     } catch (error) {
+      entry.waiting = null;
       entry.error = error;
       this.#announce();
       if (!(error instanceof ApiError)) reportError(error);
@@ -66,7 +70,7 @@ export class Outbox extends EventTarget {
   }
 
   async #send(entry) {
-    this.#checkAuthor(entry);
+    this.#checkWanted(entry);
     if (this.connection.connected) {
       try {
         const id = await this.connection.post(entry.source, entry.key);
@@ -75,24 +79,27 @@ export class Outbox extends EventTarget {
         if (!error.temporary) throw error;
       }
     }
-    for (const wait of RETRY_AFTER) {
+    for (let wait = FIRST_WAIT; ; wait = Math.min(2 * wait, LONGEST_WAIT)) {
       try {
         return await this.#sendOverHttp(entry);
       } catch (error) {
+        // Sending again is safe: the server stores a message with this key once.
         if (!error.temporary) throw error;
+        entry.waiting = error;
+        this.#announce();
         await pause(wait);
       }
     }
-    return this.#sendOverHttp(entry);
   }
 
   #sendOverHttp(entry) {
-    this.#checkAuthor(entry);
+    this.#checkWanted(entry);
     return this.api.post("/api/messages", { source: entry.source }, { "Idempotency-Key": entry.key });
   }
 
-  /** Between two attempts the session may have ended, or another user's begun. */
-  #checkAuthor(entry) {
+  /** Between two attempts the user may have discarded the message, or signed out. */
+  #checkWanted(entry) {
+    if (!this.#entries.includes(entry)) throw new ApiError(410, "The message was discarded.");
     if (entry.userId !== this.session.userId) throw new ApiError(401, "Sign in again to send it.");
   }
 

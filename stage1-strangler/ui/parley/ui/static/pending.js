@@ -13,7 +13,9 @@ export function showPending({ outbox, store, session }) {
       rows.delete(entry);
       row.remove();
     }
-    for (const entry of entries) fill(rows.get(entry) ?? addRow(entry), entry);
+    // Messages are sent one after the other: when one waits for the server, those behind it wait too.
+    const waiting = entries.find((entry) => entry.waiting)?.waiting;
+    for (const entry of entries) fill(rows.get(entry) ?? addRow(entry), entry.error, waiting);
   }
 
   function addRow(entry) {
@@ -33,15 +35,21 @@ export function showPending({ outbox, store, session }) {
     return row;
   }
 
-  function fill(row, entry) {
-    const state = entry.error ? `Not sent. ${entry.error.message}` : "sending…";
+  function fill(row, error, waiting) {
+    const state = inWords(error, waiting);
     const shown = row.querySelector(".state");
     if (shown.textContent !== state) shown.textContent = state;
-    row.classList.toggle("failed", Boolean(entry.error));
-    row.querySelector(".actions").hidden = !entry.error || session.token === null;
+    row.classList.toggle("failed", Boolean(error));
+    row.querySelector(".actions").hidden = !(error || waiting) || session.token === null;
+    row.querySelector("[name=retry]").hidden = !error;
   }
 
   outbox.addEventListener("change", render);
   store.addEventListener("change", render);
   session.addEventListener("change", render);
+}
+
+function inWords(error, waiting) {
+  if (error) return `Not sent. ${error.message}`;
+  return waiting ? `Waiting for the server. ${waiting.message}` : "sending…";
 }

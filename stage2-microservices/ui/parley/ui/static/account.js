@@ -69,7 +69,9 @@ export function showAccount({ session, store, api, say }) {
       await api.delete("/api/tokens");
     } catch (failure) {
       if (!(failure instanceof ApiError)) throw failure;
-      say("You have signed out here, but the server does not know: the token lives on for up to an hour.");
+      if (failure.status !== 401) { // 401: the token was revoked or has expired, and needs no revoking
+        say("You have signed out here, but the server does not know: the token lives on for up to an hour.");
+      }
     }
     session.end();
   }
@@ -81,7 +83,8 @@ export function showAccount({ session, store, api, say }) {
       session.end();
     } catch (failure) {
       if (!(failure instanceof ApiError)) throw failure;
-      say(`You are still signed in: ${failure.message}`);
+      if (failure.status === 401) say("This session was over already. Sign in again to sign out everywhere else.");
+      else say(`You are still signed in: ${failure.message}`);
     }
   }
 

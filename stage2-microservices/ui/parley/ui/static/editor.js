@@ -23,7 +23,8 @@ export function edit({ row, message, api, store, closed }) {
     form.inert = true;
     try {
       await api.put(`/api/messages/${message.id}`, { source: source.value });
-      store.merge("messages", [await api.get(`/api/messages/${message.id}`)]);
+      const asOf = performance.now();
+      store.merge("messages", [await api.get(`/api/messages/${message.id}`)], asOf);
       close();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

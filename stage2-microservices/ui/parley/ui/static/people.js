@@ -13,7 +13,7 @@ export function showPeople({ store, session, sync }) {
   function render() {
     const people = [...store.users.values()].sort(byNickname);
     const online = people.filter((person) => person.online);
-    const away = people.filter((person) => !person.online);
+    const away = people.filter((person) => !person.online && !store.isProbe(person.id));
     byId("online").replaceChildren(...online.map(row));
     byId("away").replaceChildren(...away.map(row));
     byId("online-count").textContent = byId("people-toggle-count").textContent = online.length;

@@ -1,6 +1,7 @@
 /** What the page knows: users and messages by id, merged from answers and pushes in any order. */
 
 const MESSAGES_KEPT = 500;
+export const PROBES_KEPT = 2_000; // of the probe's own: it sends 24 a second, and must not drive out a conversation
 
 /** Emits "change", with the kind of model as detail, after each merge that changed something. */
 export class Store extends EventTarget {
@@ -30,6 +31,11 @@ export class Store extends EventTarget {
     this.#announce("messages");
   }
 
+  /** Whether a user is a load generator, `./workshop probe`, and nobody to chat with. */
+  isProbe(userId) {
+    return /^probe-[0-9a-f]{8}$/.test(this.users.get(userId)?.nickname ?? "");
+  }
+
   /** The messages, oldest first. */
   conversation() {
     return [...this.messages.values()].sort((a, b) => a.created_at - b.created_at || a.id - b.id);
@@ -42,8 +48,11 @@ export class Store extends EventTarget {
   }
 
   #forgetOldest() {
+    const isProbes = (message) => this.isProbe(message.user_id);
     const all = this.conversation();
-    for (const message of all.slice(0, all.length - MESSAGES_KEPT)) this.messages.delete(message.id);
+    const people = all.filter((message) => !isProbes(message)).slice(0, -MESSAGES_KEPT);
+    const probes = all.filter(isProbes).slice(0, -PROBES_KEPT);
+    for (const message of [...people, ...probes]) this.messages.delete(message.id);
   }
 
   #announce(kind) {

@@ -18,12 +18,14 @@ async function all(promises) {
 /** Emits "change" after each attempt; `error` says why the last one failed, or is null. */
 export class Sync extends EventTarget {
   error = null;
+  // "users" or "messages" → when it began (a Date), while the server does not answer for it.
+  missing = new Map();
   // The newest updated_at of an answer, never of a push: a push says nothing about those lost before it.
   #newest = { users: 0, messages: 0 };
   // The path of the next page of users, who changed longer ago; null after the last page, undefined before the first.
   olderUsers;
   #asked = new Set();
-  #presentAt = 0;
+  #presentAt = -Infinity; // on the clock of performance.now()
   #running = false;
   #again = false;
   #timer;
@@ -117,15 +119,27 @@ export class Sync extends EventTarget {
   /** Read a page and return it. */
   async #pull(kind, path) {
     const asOf = performance.now();
-    const page = await this.api.get(path);
+    const page = await this.#get(kind, path);
     this.store.merge(kind, page[kind], asOf);
     return page;
+  }
+
+  /** Read, and note whether the server answers for this part. */
+  async #get(kind, path) {
+    try {
+      const page = await this.api.get(path);
+      this.missing.delete(kind);
+      return page;
+    } catch (error) {
+      if (error.temporary && !this.missing.has(kind)) this.missing.set(kind, new Date());
+      throw error;
+    }
   }
 
   /** Without a socket there are no pings: then being here is said over HTTP. */
   async #sayPresent() {
     const { connected, since } = this.connection;
-    const now = Date.now();
+    const now = performance.now();
     if (connected || !this.session.token) return;
     if (now - since < PRESENCE_GRACE || now - this.#presentAt < EVERY) return;
     await this.api.put("/api/users/me");
@@ -142,7 +156,7 @@ export class Sync extends EventTarget {
     if (ids.length === 0) return;
     for (const id of ids) this.#asked.add(id);
     try {
-      this.store.merge("users", (await this.api.get(`/api/users?ids=${ids}`)).users);
+      await this.#pull("users", `/api/users?ids=${ids}&limit=${IDS_PER_REQUEST}`);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       for (const id of ids) this.#asked.delete(id); // the store's next change asks again
