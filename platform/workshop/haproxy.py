@@ -52,9 +52,8 @@ FOREIGN_ORIGIN = (
     "A page of another origin sent this request. "
     "Open the page at its own address; `./workshop up STAGE --host NAME` adds a name to that."
 )
-# Bytes: HAProxy's buffer of 16 KiB, less the 1 KiB that it keeps free for headers that it adds. The headers that came
-# are in it, too: beside long ones, a body of this length fills the buffer, and is passed on.
-BUFFERED = 15 * 1024
+# Bytes. Our services refuse a longer body at once, so HAProxy must not wait for it.
+LONGEST_BODY = 64 * 1024
 
 
 class HAProxyUnavailable(Exception):
@@ -97,7 +96,7 @@ def render(services: dict[str, Backend], frontends: Frontends, folder: Path) -> 
         page_ends=page_ends,
         foreign_host=FOREIGN_HOST,
         foreign_origin=FOREIGN_ORIGIN,
-        buffered=BUFFERED,
+        longest_body=LONGEST_BODY,
         cookie=COOKIE,
         routes=ROUTES,
         holds=HOLDS,
