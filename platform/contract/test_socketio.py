@@ -1,13 +1,40 @@
 """Socket.IO: pushes across instances, messages in, presence."""
 
 import secrets
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 PING_LASTS = 60  # seconds
 GRACE = 5  # seconds from the end of a user's last connection until the user is offline
 SWEEP = 3  # seconds more until that has been noticed and pushed
+
+
+IN_NODE = """
+import { io } from "socket.io-client";
+const [url, options] = [process.argv[1], JSON.parse(process.argv[2])];
+for (let turn = 0; turn < 5; turn++) {
+  const socket = io(url, { ...options, reconnection: false, forceNew: true });
+  await new Promise((resolve, reject) => socket.on("connect", resolve).on("connect_error", reject));
+  socket.close();
+}
+"""
+
+
+@pytest.mark.parametrize("options", ['{"transports": ["websocket"]}', '{"withCredentials": true}'])
+def test_a_client_in_node_connects_to_any_number_of_instances_in_the_ways_that_the_document_names(url, options):
+    command = ["node", "--input-type=module", "--eval", IN_NODE, url, options]
+    repository = Path(__file__).parents[2]  # where node_modules is
+    subprocess.run(command, cwd=repository, check=True, timeout=30, capture_output=True)
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_a_client_of_another_protocol_version_is_told_which_one_it_needs(anonymous, transport):
+    answer = anonymous.get(f"/socket.io/?EIO=3&transport={transport}")
+    assert answer.status_code == 400
+    assert "EIO=4" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], ["polling", "websocket"]])

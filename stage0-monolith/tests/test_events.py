@@ -97,3 +97,10 @@ def test_a_connection_that_closes_during_its_first_ping_does_not_count(tab, auth
     tab.emit("ping_user", auth.token(ann))
     assert closed[-1] == ann
     assert len(closed) == 2  # once too early, and once after the ping was counted
+
+
+@pytest.mark.parametrize("query", ["EIO=3&transport=polling", "EIO=3&transport=websocket", "transport=polling", ""])
+def test_a_client_of_another_protocol_version_is_told_which_one_it_needs(app, query):
+    answer = app.test_client().get(f"/socket.io/?{query}", headers={"X-Request-ID": "abc-1"})
+    assert (answer.status_code, answer.json["request_id"]) == (400, "abc-1")
+    assert "EIO=4" in answer.json["error"]

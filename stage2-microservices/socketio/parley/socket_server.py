@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from functools import partial
+from urllib.parse import parse_qs
 
 import engineio
 import simple_websocket
@@ -31,6 +32,10 @@ FRAMES = (500, 500)
 MAX_ATTACHMENTS = 3  # binary ones of an event: as many as it has arguments. No event needs any; each gets its answer.
 # What parsers raise for a packet that breaks their format.
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+OTHER_VERSION = (
+    "This server speaks version 4 of the Engine.IO protocol (EIO=4), and version 5 of the Socket.IO protocol. "
+    "Use a client that does, for example socket.io-client 3 or 4."
+)
 
 socketio = SocketIO()
 
@@ -50,6 +55,17 @@ def init_app(app):
     engineio.socket.Socket = Session
     socketio.server.eio._async["websocket"] = BoundedWebSocket
     socketio.server.eio.on("message", partial(receive_message, socketio.server))
+    app.wsgi_app = partial(check_version, app.wsgi_app)
+
+
+def check_version(application, environ, start_response):
+    """Refuse clients of another protocol version with our error shape; Engine.IO's own answer names no version."""
+    query = parse_qs(environ.get("QUERY_STRING", ""))
+    if not environ["PATH_INFO"].startswith("/socket.io/") or "sid" in query or query.get("EIO") == ["4"]:
+        return application(environ, start_response)
+    body = json.dumps({"error": OTHER_VERSION, "request_id": environ.get("HTTP_X_REQUEST_ID")}).encode()
+    start_response("400 BAD REQUEST", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def trust(sid):
