@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from workshop import paths, routing
-from workshop.balancer import LONGEST_REQUEST, RECONCILE
+from workshop.balancer import CLIENT_POLL, LONGEST_REQUEST, RECONCILE
 from workshop.haproxy import Phase
 from workshop.registry import Backend, Upstream
 
@@ -19,7 +19,7 @@ POST = b"POST /tiny HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
 LENGTHS = {"short": 1000, "long": 60_000}  # bytes of a body: half of the long one fills HAProxy's buffer of 16 KiB
 PACE = 0.25  # seconds between two bytes
 BODY_TIMEOUT = 4.5  # seconds: `wait-for-body` in haproxy.cfg.j2
-CLOSED_WITHIN = {"short": BODY_TIMEOUT + 1, "long": LONGEST_REQUEST + RECONCILE + 1}
+CLOSED_WITHIN = {"short": BODY_TIMEOUT + 1, "long": RECONCILE + LONGEST_REQUEST + CLIENT_POLL + 1}
 FLOOD = 1500  # connections: more than the public frontend takes
 
 

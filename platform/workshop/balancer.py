@@ -45,6 +45,7 @@ from workshop.sidecar import Instance
 
 RECONCILE = 5  # seconds between two passes when nothing happens
 CHECK_POLL = 0.5  # seconds between two looks at an instance that HAProxy has not checked yet; it checks that often
+CLIENT_POLL = 1  # seconds between two looks at requests that have not arrived
 DRAIN_POLL = 0.02  # seconds between two looks at an instance that is finishing its requests
 RETRY = 0.5  # seconds between two attempts to reach a registry or an HAProxy that is away
 # Seconds without an answer of etcd (at rest it answers every 2 s) that may cost a sidecar a refresh. A key outlives one
@@ -203,7 +204,7 @@ class Balancer:
         watcher.start()
         snapshot, pause = None, RECONCILE
         while watcher.is_alive():  # should a bug end it, end as well: the supervisor starts us anew
-            for news in self.take_news(pause):
+            for news in self.take_news(min(pause, CLIENT_POLL) if self.sending else pause):
                 snapshot = news
             self.close_slow_clients()
             if snapshot is None:
@@ -373,7 +374,8 @@ class Balancer:
         """Close the connections whose request takes too long to arrive: each byte renews all timeouts of HAProxy.
 
         HAProxy itself answers 408 while a request fits into its buffer. Here are the longer ones, which it passes on
-        as they come. They are closed without an answer, after one to two times LONGEST_REQUEST.
+        as they come. They are closed without an answer: LONGEST_REQUEST after the first look that sees them. That look
+        is at most RECONCILE late, the one that closes them at most CLIENT_POLL.
         """
         try:
             sending = [session for session in self.runtime.sessions() if session.phase is Phase.SENDING]

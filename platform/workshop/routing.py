@@ -21,9 +21,10 @@ from workshop.state import Up
 from workshop.waiting import wait_until
 
 IN_FORCE_TIMEOUT = 5  # seconds for a route to reach the map; measured: 0.02
-# Seconds. haproxy.cfg.j2 says when HAProxy closes a connection: after 5 s if it is idle, after 9.5 s if a request has
-# not arrived, after 11 s if the client reads no answer. The manager closes a long request within 10 s.
-SETTLE_TIMEOUT = 15
+# Seconds. haproxy.cfg.j2 says when HAProxy closes a connection: after 5 s if it is idle, after 11 s if the client reads
+# no answer, after 9.5 s if a request has not arrived. If a part of it has been passed on, the manager closes it 11 s
+# later.
+SETTLE_TIMEOUT = 21
 CUT_TIME = 1.0  # seconds before the end of a wait at which clients that are still sending are cut off
 HOLD = 2.0  # seconds after which writes that are held go on by themselves
 ROUTE_TIME = 0.5  # seconds of a hold that must be left for a route to come into force
