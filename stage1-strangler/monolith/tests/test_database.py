@@ -44,6 +44,17 @@ def test_a_database_of_stage_0_is_extended_and_keeps_every_row(client, app, data
         assert connection.exec_driver_sql("SELECT jti FROM revocations").scalars().all() == ["jti"]
 
 
+@pytest.mark.parametrize("revision", ["0002", "0003"])
+def test_a_database_of_stage_0_and_one_of_an_earlier_stage_1_get_what_they_lack(tmp_path, flask_db, revision):
+    path = tmp_path / "earlier.db"
+    flask_db(f"upgrade {revision}", f"sqlite:///{path}")
+    flask_db("upgrade", f"sqlite:///{path}")
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
+        assert database.execute("SELECT nickname_key FROM users").fetchall() == []
+        assert database.execute("SELECT id FROM sign_outs").fetchall() == []
+
+
 def test_in_a_database_of_stage_0_who_changes_a_password_waits_in_the_outbox_until_tokens_is_told(
     app, client, auth, others, monkeypatch
 ):
