@@ -189,11 +189,10 @@ def _run(exercise: Exercise, output: Path, result: Path, interrupts: list[int], 
         options = {"cwd": paths.REPOSITORY, "env": environment, "stdin": subprocess.DEVNULL}
         with limits.Confined(command, exercise.deadline, stdout=file, stderr=file, **options) as confined:
             _watch(confined, exercise.deadline, run, interrupts, Steps(steps_of(result), say))
-            confined.kill()
-            if run.excess:
-                restoring.remove_new(before, confined.kill_deployed)
+    if interrupts:
+        say("The check is ended.")
+    run.left = restoring.put_back(before, say, confined.kill_deployed if run.excess else None)
     run.changed = exercises.changed_files(files)
-    run.left = restoring.put_back(before, say)
     if interrupts and run.left:
         say(f"Not as before: {'; '.join(run.left)}.\n{advice(exercise)}")
     return run

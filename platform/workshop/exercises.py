@@ -181,18 +181,22 @@ def is_passed(exercise: Exercise) -> bool:
 
 
 def files_of_the_repository() -> dict[str, tuple[int, int, int]]:
-    """Return of each file what changes when it is written to: its inode, its size and the time of its last change.
-
-    The last one is the kernel's own: nobody can set it back.
-    """
+    """Return the size of each file and its times: the kernel alone sets the second one."""
     found = {}
     for folder, folders, names in os.walk(paths.REPOSITORY):
         folders[:] = [name for name in folders if name not in NOT_OURS]
         for name in names:
+            if is_editors_own(name):
+                continue
             with suppress(FileNotFoundError):  # an editor replaces files
                 status = os.lstat(os.path.join(folder, name))
-                found[os.path.join(folder, name)] = (status.st_ino, status.st_size, status.st_ctime_ns)
+                found[os.path.join(folder, name)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return found
+
+
+def is_editors_own(name: str) -> bool:
+    """Tell whether an editor keeps something in a file of this name while it has another one open."""
+    return name.startswith((".", "#")) or name.endswith("~")
 
 
 def changed_files(before: dict[str, tuple[int, int, int]]) -> list[str]:

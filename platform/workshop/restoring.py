@@ -99,10 +99,15 @@ def _versions(part: Part) -> str:
     return ", ".join(sorted(part.builds))
 
 
-def put_back(before: Picture, say: Progress) -> list[str]:
-    """Have the stage as it was; return in what it still differs after TIMEOUT."""
+def put_back(before: Picture, say: Progress, kill: Callable[[], None] | None) -> list[str]:
+    """Have the stage as it was; return in what it still differs after TIMEOUT.
+
+    If the stage itself runs code that is beyond the limits, `kill` kills that.
+    """
     deadline = time.monotonic() + TIMEOUT
     try:
+        if kill:
+            _remove_new(before, kill)
         if before.differences(Picture.take()):
             say("Putting the stage back as it was …")
             _start_programs(before, say)
@@ -117,8 +122,9 @@ def put_back(before: Picture, say: Progress) -> list[str]:
         return [str(error)]
 
 
-def remove_new(before: Picture, kill: Callable[[], object]) -> None:
-    """Remove every instance that was started since, without draining it; `kill` kills its processes."""
+def _remove_new(before: Picture, kill: Callable[[], None]) -> None:
+    """Remove every instance that was started since, without draining it, and kill its processes."""
+    kill()
     new = [process.name for process in supervisor.processes() if process.name not in before.names]
     supervisor.begin_to_stop(new)
 

@@ -163,8 +163,8 @@ def snapshot(exercise: Exercise) -> dict[str, tuple[int, int]]:
     found = {}
     for folder, _, names in os.walk(exercise.work):
         for name in names:
-            if name.startswith((".", "#")) or name.endswith("~"):
-                continue  # an editor's own
+            if exercises.is_editors_own(name):
+                continue
             try:
                 status = os.stat(os.path.join(folder, name))
             except FileNotFoundError:
