@@ -23,7 +23,7 @@ def create_app(environ=os.environ):
     app.json.sort_keys = False
 
     logs.init_app(app)
-    errors.init_app(app, explain=database.explain)
+    errors.init_app(app, database.explain)
     database.init_app(app)
     push.init_app(app)
     socket_server.init_app(app)

@@ -29,9 +29,9 @@ SENTENCES = {
 }
 
 
-def init_app(app, explain=lambda _error: None):
-    """Answer every failure in the one shape; explain(error) -> sentence or None knows the failures of the stores."""
-    app.extensions["explain"] = explain
+def init_app(app, *stores):
+    """Answer every failure in the one shape; each of `stores` explains a failure of one: error -> sentence or None."""
+    app.extensions["stores"] = stores
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(ParseException, answer_unreadable_body)
     app.register_error_handler(Exception, answer_exception)
@@ -85,11 +85,17 @@ def answer(sentence):
     return jsonify(error=sentence, request_id=g.get("request_id"))
 
 
+def explain(error):
+    """Return the sentence for a failure of a store, or None for any other error."""
+    sentences = (explain_one(error) for explain_one in current_app.extensions["stores"])
+    return next(filter(None, sentences), None)
+
+
 def describe(error):
     """Return the sentence and the status that stand for an exception; log it if it is our fault."""
     if isinstance(error, refusals.Refusal):
         return str(error), STATUS[type(error)]
-    if sentence := current_app.extensions["explain"](error):
+    if sentence := explain(error):
         log.error("A store did not do its work: %s", error)
         return sentence, 503
     log.exception("Unexpected error", exc_info=error)

@@ -33,6 +33,7 @@ class MessageQueue(PubSubManager):
     def __init__(self, url):
         super().__init__(channel=CHANNEL)
         self.redis = connect(url)
+        self.is_away = False  # whether the log says so: one line when Redis goes away, and one when it is back
 
     def _publish(self, data):
         try:
@@ -45,12 +46,17 @@ class MessageQueue(PubSubManager):
             try:
                 yield from self._subscription()
             except RedisError as error:
-                log.warning("The message queue is away, next try in %d s: %s", RECONNECT_AFTER, error)
+                if not self.is_away:
+                    log.warning("The message queue is away. Trying again every %d s. %s", RECONNECT_AFTER, error)
+                self.is_away = True
                 time.sleep(RECONNECT_AFTER)
 
     def _subscription(self):
         with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             pubsub.subscribe(self.channel)
+            if self.is_away:
+                log.warning("The message queue is back.")
+            self.is_away = False
             while True:
                 message = pubsub.get_message(timeout=LISTEN_FOR)
                 if message:

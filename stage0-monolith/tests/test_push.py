@@ -1,5 +1,6 @@
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from redis.exceptions import RedisError
@@ -44,6 +45,23 @@ def test_pushes_resume_after_a_restart_of_redis(redis_server, received):
     redis_server.stop()
     redis_server.start()
     publish_until(redis_server, "after", lambda: "after" in received)
+
+
+def test_redis_that_goes_away_for_long_is_logged_when_it_goes_and_when_it_is_back(
+    redis_server, received, caplog, monkeypatch
+):
+    waits = []
+    monkeypatch.setattr("parley.push.time", SimpleNamespace(sleep=lambda _: (waits.append(1), time.sleep(0.02))))
+    publish_until(redis_server, "before", lambda: "before" in received)
+    redis_server.stop()
+    deadline = time.monotonic() + 5
+    while len(waits) < 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    redis_server.start()
+    publish_until(redis_server, "after", lambda: "after" in received)
+    logged = [record.getMessage() for record in caplog.records if "message queue" in record.getMessage()]
+    assert [line.split(".")[0] for line in logged] == ["The message queue is away", "The message queue is back"]
 
 
 def test_a_push_without_redis_is_lost_quickly_and_logged(caplog):

@@ -7,16 +7,16 @@ from .health import health
 from .origins import SameOriginFlask
 
 
-def make_app(configuration, explain=lambda _error: None):
+def make_app(configuration, *stores):
     """Return an application that logs, answers failures and health checks, and can call other services.
 
-    explain(error) -> sentence or None knows the failures of the service's stores.
+    Each of `stores` explains a failure of a store that the service has: error -> sentence or None.
     """
     app = SameOriginFlask("parley", static_folder=None)
     app.config.from_mapping(configuration)
     app.json.sort_keys = False
     logs.init_app(app)
-    errors.init_app(app, explain)
+    errors.init_app(app, *stores)
     services.init_app(app)
     app.register_blueprint(health)
     # The client's address is the one that the load balancer names, or the service that calls on somebody's behalf.

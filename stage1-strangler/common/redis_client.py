@@ -2,7 +2,7 @@
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
 
 TIMEOUT = 0.5
@@ -20,3 +20,8 @@ def connect(url):
         # Once, at once: a pooled connection may be from before a restart of Redis.
         retry=Retry(NoBackoff(), retries=1, supported_errors=(ConnectionError,)),
     )
+
+
+def explain(error):
+    """Return the sentence for an error of Redis, or None for any other error."""
+    return "Redis is away. Please try again in a moment." if isinstance(error, RedisError) else None

@@ -19,7 +19,7 @@ DELIVER_SIGN_OUTS_EVERY = 1  # second
 
 def create_app(environ=os.environ):
     """Wire the application together; all configuration comes from the environment."""
-    app = make_app(config.read(environ), explain=database.explain)
+    app = make_app(config.read(environ), database.explain)
     database.init_app(app)
     push.init_app(app)
     socket_server.init_app(app)

@@ -44,6 +44,29 @@ def test_a_task_that_fails_is_logged_and_runs_again(app, caplog):
     assert "swordfish" in caplog.text  # nobody expected it: with its traceback
 
 
+def test_a_failure_that_lasts_is_logged_when_it_begins_and_when_it_is_over(app, caplog):
+    runs, done = [], threading.Event()
+
+    def fails_ten_times():
+        runs.append(1)
+        if len(runs) <= 10:
+            raise ConnectionError("Connection refused.")
+        if len(runs) == 13:
+            done.set()
+            threading.Event().wait()
+
+    app.extensions["stores"] = (lambda error: "Redis is away." if isinstance(error, ConnectionError) else None,)
+    app.extensions["background"] = []
+    background.every(app, 0, fails_ten_times)
+    background.start(app)
+    assert done.wait(timeout=5)
+    assert [record.getMessage() for record in caplog.records if "fails_ten_times" in record.getMessage()] == [
+        "fails_ten_times: Redis is away. (Connection refused.)",
+        "fails_ten_times works again.",
+    ]
+    assert "Traceback" not in caplog.text
+
+
 def test_a_task_that_a_request_starts_has_its_id_and_the_request_neither_waits_nor_fails(app, caplog):
     begun, released = threading.Event(), threading.Event()
 

@@ -19,7 +19,7 @@ class Thing(db.Model):
 def create_app(environ):
     """Wire the application together."""
     settings = config.base(environ) | keys.public_key(environ) | config.database(environ) | config.queue(environ)
-    app = make_app(settings, explain=database.explain)
+    app = make_app(settings, database.explain)
     database.init_app(app)
     push.init_app(app)
     revocations.init_app(app)

@@ -12,7 +12,7 @@ from .api.messages import messages
 
 def create_app(environ=os.environ):
     """Wire the application together; all configuration comes from the environment."""
-    app = make_app(config.read(environ), explain=database.explain)
+    app = make_app(config.read(environ), database.explain)
     database.init_app(app)
     push.init_app(app)
     revocations.init_app(app)

@@ -95,7 +95,7 @@ def test_an_expansion_that_fails_is_logged_and_left_to_the_sweep(app, ann, monke
         source = "https://a.example/"
         session.add(Message(created_at=now, updated_at=now, source=source, html="x", user_id=ann, expand_after=now))
     tasks.queue_expansion(1)
-    until(lambda: "expand_links: Something went wrong" in caplog.text)
+    until(lambda: "expand_links: unexpected error" in caplog.text)
     assert db.session.get(Message, 1).expand_after > now
 
 

@@ -15,7 +15,7 @@ SWEEP_EXPIRED_EVERY = 60  # seconds
 def create_app(environ=os.environ):
     """Wire the application together; all configuration comes from the environment."""
     settings = config.base(environ) | keys.private_key(environ) | keys.public_key(environ) | config.database(environ)
-    app = make_app(settings, explain=database.explain)
+    app = make_app(settings, database.explain)
     database.init_app(app)
     seen.init_app(app)
     auth.init_app(app, is_revoked=is_revoked, mark_seen=seen.mark_seen)

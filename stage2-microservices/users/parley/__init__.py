@@ -2,7 +2,7 @@
 
 import os
 
-from common import auth, background, config, database, keys, push, revocations
+from common import auth, background, config, database, keys, push, redis_client, revocations
 from common.application import make_app
 
 from . import attempts, presence
@@ -18,7 +18,7 @@ DELIVER_SIGN_OUTS_EVERY = 1  # second
 def create_app(environ=os.environ):
     """Wire the application together; all configuration comes from the environment."""
     settings = config.base(environ) | keys.public_key(environ) | config.database(environ) | config.queue(environ)
-    app = make_app(settings, explain=database.explain)
+    app = make_app(settings, database.explain, redis_client.explain)
     database.init_app(app)
     push.init_app(app)
     presence.init_app(app)
