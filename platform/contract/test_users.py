@@ -100,6 +100,15 @@ def test_of_racing_registrations_one_wins(make_client, random_nickname, differen
     assert len({answer.headers["X-Served-By"] for answer in answers}) > 1 or not several
 
 
+def test_of_racing_repeats_of_one_registration_one_is_carried_out(make_client, random_nickname):
+    body, key = {"nickname": random_nickname(), "password": "correct horse"}, {"Idempotency-Key": random_nickname()}
+    clients = [make_client() for _ in range(8)]
+    with ThreadPoolExecutor(len(clients)) as threads:
+        answers = list(threads.map(lambda client: client.post("/api/users", json=body, headers=key), clients))
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
 def test_of_racing_registrations_in_nfc_and_nfd_one_wins(make_client, random_nickname):
     end, start = random_nickname(), threading.Barrier(2)
     spellings = [f"Zo\u00eb {end}", f"ZOE\u0308 {end}"]

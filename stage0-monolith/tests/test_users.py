@@ -3,12 +3,44 @@ import threading
 import pytest
 from sqlalchemy import func, select, text
 
+from parley.api import users
 from parley.database import db, write_transaction
 from parley.models.user import User, fill_keys
 
 
 def register(client, nickname="ann", password="correct horse", **more):  # noqa: S107
     return client.post("/api/users", json={"nickname": nickname, "password": password, **more})
+
+
+def test_a_registration_can_be_repeated_with_its_key(client, pushed):
+    headers, body = {"Idempotency-Key": "k1"}, {"nickname": "ann", "password": "correct horse"}
+    first = client.post("/api/users", json=body, headers=headers)
+    repeat = client.post("/api/users", json=body, headers=headers)
+    assert (first.status_code, repeat.status_code) == (201, 200)
+    assert repeat.json == first.json
+    assert len(pushed) == 1
+    other_password = client.post("/api/users", json={**body, "password": "battery staple"}, headers=headers)
+    assert other_password.status_code == 422
+    assert client.post("/api/users", json=body, headers={"Idempotency-Key": "k2"}).status_code == 409
+    assert client.post("/api/users", json=body).status_code == 409
+    assert client.post("/api/users", json={**body, "nickname": "bob"}, headers=headers).status_code == 201
+    assert client.post("/api/users", json=body, headers={"Idempotency-Key": "k" * 129}).status_code == 400
+
+
+def test_a_registration_that_was_stored_just_before_its_repeat_is_answered(client, monkeypatch):
+    headers, body = {"Idempotency-Key": "k1"}, {"nickname": "ann", "password": "correct horse"}
+    registered, find_repeat = [], users.find_repeat
+
+    def register_meanwhile(*arguments):
+        found = find_repeat(*arguments)
+        if not registered:
+            registered.append(None)
+            registered[:] = [client.post("/api/users", json=body, headers=headers).json]
+        return found
+
+    monkeypatch.setattr(users, "find_repeat", register_meanwhile)
+    answer = client.post("/api/users", json=body, headers=headers)
+    assert (answer.status_code, answer.json) == (200, registered[0])
 
 
 def test_registering_answers_the_user_and_pushes_it(client, pushed):

@@ -42,3 +42,12 @@ def whole_number(name, value, least, most):
     if not (value.isascii() and value.isdigit() and len(value) <= 16 and least <= int(value) <= most):
         raise Invalid(f"{name} must be a whole number from {least} to {most}.")
     return int(value)
+
+
+def check_key(key):
+    """Return the idempotency key, or None where there is none; raises Invalid."""
+    if key is None:
+        return None
+    if not isinstance(key, str) or not 1 <= len(key) <= 128 or not (key.isascii() and key.isprintable()):
+        raise Invalid("An idempotency key has 1 to 128 printable ASCII characters.")
+    return key

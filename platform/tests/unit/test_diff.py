@@ -133,7 +133,7 @@ def test_a_topic_is_explained_summed_up_and_shown_without_colour_where_there_is_
         "\nstage1: ",
         "\n\nWhat it costs: ",
         "\n\nstage2: ",
-        "moved, not a line changed\n  migrations/versions/ → users/migrations/versions/: 0003_nickname_key.py\n",
+        "moved, not a line changed\n  migrations/versions/ → users/migrations/versions/: 0003_keys_of_users.py\n",
         "parley/passwords.py → users/parley/passwords.py: 99 % of its lines kept, 1 new",
         "parley/presence.py → users/parley/presence.py: 97 % of its lines kept, 4 new",
         "common/seen.py: ",

@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from .. import markup, tasks
 from ..auth import token_optional, token_required
 from ..database import db, time_of_change, write_transaction
-from ..models.message import DAY, Message, check_key, check_source, find_repeat, remember
+from ..models.message import DAY, Message, check_source, find_repeat, remember
 from ..paging import answer_page
-from ..parameters import MAX_ID, json_body
+from ..parameters import MAX_ID, check_key, json_body
 from ..push import push_model
 from ..refusals import Forbidden, Invalid, NotFound
 

@@ -11,9 +11,9 @@ from common import auth, background
 from common.auth import token_optional, token_required
 from common.database import db, time_of_change, write_transaction
 from common.paging import answer_page
-from common.parameters import MAX_ID, json_body, query_ids, query_int
+from common.parameters import MAX_ID, check_key, json_body, query_ids, query_int
 from common.push import push_model
-from common.refusals import Forbidden, NotFound, NotSignedIn, Overloaded, Taken
+from common.refusals import Forbidden, KeyReused, NotFound, NotSignedIn, Overloaded, Taken
 
 from .. import attempts, presence
 from ..models.sign_out import deliver_sign_outs, sign_out_everywhere
@@ -28,14 +28,19 @@ users = Blueprint("users", __name__, url_prefix="/api/users")
 
 @users.post("")
 def create():
-    """Register a user."""
+    """Register a user; with an Idempotency-Key header, a repeat answers the first one."""
     body = json_body()
-    nickname = check_nickname(body.get("nickname"))
-    password_hash = hash_password(check_new_password(body.get("password")))
-    now = int(time.time())
-    names = {"nickname": nickname, "nickname_key": nickname_key(nickname)}
-    user = User(created_at=now, last_seen_at=now, password_hash=password_hash, **names)
-    save(user)
+    key = check_key(request.headers.get("Idempotency-Key"))
+    nickname, password = check_nickname(body.get("nickname")), check_new_password(body.get("password"))
+    if user := find_repeat(nickname, password, key):
+        return user.to_dict()
+    user = make_user(nickname, password, key)
+    try:
+        save(user)
+    except Taken:
+        if user := find_repeat(nickname, password, key):  # the same request at the same time was faster
+            return user.to_dict()
+        raise
     push_model(user)
     return user.to_dict(), 201, {"Location": f"/api/users/{user.id}"}
 
@@ -105,6 +110,33 @@ def find(user_id):
     user = db.session.get(User, user_id) if user_id <= MAX_ID else None
     if user is None:
         raise NotFound("There is no such user.")
+    return user
+
+
+def make_user(nickname, password, key):
+    """Return a new user, not stored yet; raises Overloaded."""
+    now = int(time.time())
+    return User(
+        created_at=now,
+        last_seen_at=now,
+        nickname=nickname,
+        nickname_key=nickname_key(nickname),
+        registration_key=key,
+        password_hash=hash_password(password),
+    )
+
+
+def find_repeat(nickname, password, key):
+    """Return the user with this nickname who registered with this idempotency key, or None; raises KeyReused.
+
+    So a client that got no answer can send the same registration again, although the nickname is taken by then.
+    """
+    user = find_by_nickname(nickname) if key else None
+    db.session.commit()  # gives the connection back: others can use it while we hash
+    if user is None or user.registration_key != key:
+        return None
+    if not matches(user.password_hash, password):
+        raise KeyReused("This idempotency key was used with another password. Use a new key for each registration.")
     return user
 
 

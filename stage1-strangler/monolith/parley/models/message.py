@@ -64,15 +64,6 @@ def check_source(source):
     return source
 
 
-def check_key(key):
-    """Return the idempotency key, or None where there is none; raises Invalid."""
-    if key is None:
-        return None
-    if not isinstance(key, str) or not 1 <= len(key) <= 128 or not (key.isascii() and key.isprintable()):
-        raise Invalid("An idempotency key has 1 to 128 printable ASCII characters.")
-    return key
-
-
 def digest(source):
     """Return the fingerprint that tells whether a repeated key came with the same body."""
     return hashlib.sha256(source.encode()).hexdigest()

@@ -9,12 +9,12 @@ from sqlalchemy.exc import IntegrityError
 from common.auth import token_optional, token_required
 from common.database import db, time_of_change, write_transaction
 from common.paging import answer_page
-from common.parameters import MAX_ID, json_body
+from common.parameters import MAX_ID, check_key, json_body
 from common.push import push_model
 from common.refusals import Forbidden, Invalid, NotFound
 
 from .. import markup, tasks
-from ..models.message import DAY, Message, check_key, check_source, find_repeat, remember
+from ..models.message import DAY, Message, check_source, find_repeat, remember
 
 messages = Blueprint("messages", __name__, url_prefix="/api/messages")
 

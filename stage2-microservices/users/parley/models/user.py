@@ -30,6 +30,8 @@ class User(db.Model):
     nickname: Mapped[str] = mapped_column(String(32), unique=True)
     # The form in which nicknames are compared; NULL: stored by a version that knew no keys.
     nickname_key: Mapped[str | None] = mapped_column(String(128), index=True, unique=True)
+    # The idempotency key with which the user registered; NULL: there was none.
+    registration_key: Mapped[str | None] = mapped_column(String(128))
     password_hash: Mapped[str] = mapped_column(String(256))
     online: Mapped[bool] = mapped_column(default=False)
 
