@@ -86,6 +86,16 @@ def test_an_answer_beyond_a_limit_is_ended_with_all_that_it_has_started(packages
     assert [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == packages] == []
 
 
+def test_what_a_fork_shares_with_its_parent_counts_once():
+    def process(pid: int, parent: int, image: int, memory: int) -> limits.Process:
+        return limits.Process(pid, "R", parent, 1, cpu=0, threads=1, started=0, memory=memory, image=image)
+
+    program = process(2, parent=1, image=7, memory=50)
+    forks = [process(3, parent=2, image=7, memory=50), process(4, parent=3, image=7, memory=80)]
+    another = process(5, parent=2, image=8, memory=10)
+    assert limits._memory([program, *forks, another]) == 50 + 0 + 30 + 10
+
+
 def test_a_control_group_is_removed_after_the_check():
     before = set(cgroup.MOUNT.rglob("workshop-check-*"))
     with limits.Confined([sys.executable, "-c", ""], cpu=10) as confined:
