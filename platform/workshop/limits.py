@@ -164,11 +164,11 @@ def become_subreaper() -> None:
 
 
 def _supervisor() -> int:
-    """Return the process id of the stage's supervisor; 0 when there is none."""
+    """Return the process id of the stage's supervisor; -1, which no process has, when there is none."""
     try:
         return int((paths.SUPERVISOR / "supervisord.pid").read_text())
     except (OSError, ValueError):
-        return 0
+        return -1
 
 
 def _stat(pid: int) -> list[bytes]:
@@ -235,6 +235,6 @@ def _signal(processes: list[Process], number: signal.Signals) -> bool:
 
 def _group(pid: int) -> int:
     try:
-        return os.getpgid(pid) if pid else 0
+        return os.getpgid(pid)
     except ProcessLookupError:
         return 0

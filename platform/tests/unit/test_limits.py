@@ -103,6 +103,13 @@ def test_a_control_group_is_removed_after_the_check():
     assert folder is None or wait_until(lambda: not folder.exists(), 10)  # None: there can be none here
 
 
+def test_where_no_stage_is_up_only_the_processes_of_the_check_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "SUPERVISOR", tmp_path)
+    with limits.Confined([sys.executable, "-c", "import time; time.sleep(30)"], cpu=10) as confined:
+        _, deployed = confined._processes()
+        assert deployed == []
+
+
 DEPLOYMENT = """
 import sys
 from pathlib import Path
