@@ -228,7 +228,7 @@ def test_a_foreign_service_is_listed_and_the_commands_say_why_they_cannot_act(st
     assert (shown["origin"], shown["routes"], shown["version"]) == ("foreign", ["/stranger"], "")
     assert [i["id"] for i in shown["instances"]] == ["stranger-1"]
     assert {services(stage)["monolith"]["origin"]} == {"stage"}
-    assert "stranger (foreign)" in stage.run("status").stdout.replace("\n", " ")
+    assert "(foreign)" in stage.run("status").stdout
     for command in (
         ["scale", "stranger=2"],
         *([name, "stranger"] for name in ("kill", "logs", "stop", "upgrade", "leave")),

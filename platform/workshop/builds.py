@@ -58,6 +58,7 @@ def build(service: Service) -> str:
     half_made = target.with_suffix(".part")
     shutil.rmtree(half_made, ignore_errors=True)
     try:
+        half_made.mkdir(parents=True)  # there may be no files: of a program that is installed
         for inside, source in contents(service).items():
             (half_made / inside).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, half_made / inside)
