@@ -42,7 +42,7 @@ def persist(send: Callable[[], requests.Response]) -> list[int]:
         answer = send()
         statuses.append(answer.status_code)
         if answer.status_code == 503:
-            time.sleep(float(answer.headers["Retry-After"]))
+            time.sleep(float(answer.headers.get("Retry-After", 1)))
     return statuses
 
 

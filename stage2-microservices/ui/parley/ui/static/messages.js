@@ -14,7 +14,7 @@ export function showMessages({ store, session, api }) {
   const list = byId("messages");
   const pane = byId("conversation");
   const toNewest = byId("to-newest");
-  const rows = new Map(); // message id → list item; for messages of the probe, the id of the first one in a row
+  const rows = new Map(); // message id → list item; "probes" and an id for messages of the probe in a row
   let shown = false; // whether what was said before the page was opened is there
   let atEnd = true;
   let top = 0;
@@ -24,14 +24,14 @@ export function showMessages({ store, session, api }) {
   function render() {
     const conversation = store.conversation();
     const entries = foldProbes(conversation, store);
-    const shownIds = new Set(entries.map((entry) => entry.message.id));
-    for (const [id, row] of rows) if (!shownIds.has(id)) remove(id, row);
+    const keys = new Set(entries.map((entry) => entry.key));
+    for (const [key, row] of rows) if (!keys.has(key)) remove(key, row);
     const added = conversation.filter((message) => message.id > newest && !store.isProbe(message.user_id));
     newest = Math.max(newest, ...conversation.map((message) => message.id));
     let previous = null;
     let place = list.firstElementChild;
-    for (const { message, probes } of entries) {
-      const row = rowFor(message.id, probes ? "probes-template" : "message-template");
+    for (const { key, message, probes } of entries) {
+      const row = rows.get(key) ?? add(key, probes ? "probes-template" : "message-template");
       if (probes) row.querySelector(".count").textContent = probes >= PROBES_KEPT ? `${PROBES_KEPT}+` : probes;
       else fill(row, message);
       row.classList.toggle("follows", !probes && follows(previous, message));
@@ -44,19 +44,15 @@ export function showMessages({ store, session, api }) {
     if (atEnd) scrollToEnd();
   }
 
-  /** The row of this id; a new one if there is none, or one of the other kind. */
-  function rowFor(id, template) {
-    const known = rows.get(id);
-    if (known?.template === template) return known;
-    known?.remove();
-    const row = Object.assign(clone(template), { template });
+  function add(key, template) {
+    const row = clone(template);
     row.querySelector(".edit")?.addEventListener("click", () => openEditor(row));
-    rows.set(id, row);
+    rows.set(key, row);
     return row;
   }
 
-  function remove(id, row) {
-    rows.delete(id);
+  function remove(key, row) {
+    rows.delete(key);
     row.remove();
   }
 
@@ -147,9 +143,9 @@ function fillBody(body, html) {
 function foldProbes(conversation, store) {
   const entries = [];
   for (const message of conversation) {
-    if (!store.isProbe(message.user_id)) entries.push({ message, probes: 0 });
+    if (!store.isProbe(message.user_id)) entries.push({ key: message.id, message, probes: 0 });
     else if (entries.at(-1)?.probes) entries.at(-1).probes += 1;
-    else entries.push({ message, probes: 1 });
+    else entries.push({ key: `probes ${message.id}`, message, probes: 1 });
   }
   return entries;
 }
