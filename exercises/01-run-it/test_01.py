@@ -11,7 +11,7 @@ from pathlib import Path
 import requests
 
 from workshop.probe import session
-from workshop.verdict import Hop, expect
+from workshop.verdict import Hop, Wrong, expect
 from workshop.waiting import wait_until
 
 TIMEOUT = 10  # seconds: longer than the system lets any request take
@@ -21,7 +21,10 @@ LOGS = {
     "balancer": "12:00:01.000 balancer: in rotation: monolith_v1_{a}",
     "haproxy": "127.0.0.1 public monolith monolith_v1_{a} 201 7 ms POST /api/messages request_id={id} --",
     "monolith_v1_{a}": "2026-01-01 12:00:01,000 INFO monolith_v1_{a} {id} parley.logs: POST /api/messages 201 7.0 ms",
+    # The IDs of other requests: a longer one, one that goes on after a hyphen, and one without the dot.
     "monolith_v1_{b}": "2026-01-01 12:00:02,000 INFO monolith_v1_{b} {id}0 parley.logs: GET /api/users 200 3.0 ms",
+    "monolith_v1_{d}": "2026-01-01 12:00:02,000 INFO monolith_v1_{d} {id}-b parley.logs: GET /api/users 200 3.0 ms",
+    "monolith_v1_{e}": "2026-01-01 12:00:02,000 INFO monolith_v1_{e} {other} parley.logs: GET /api/users 200 3.0 ms",
     "worker_v1_{c}": "2026-01-01 12:00:01,000 INFO worker_v1_{c} {id} parley.links: Expanded 1 links\n" * 2,
 }
 
@@ -113,12 +116,13 @@ def in_words(counted: dict) -> str:
 
 
 def test_the_trail_has_each_log_that_names_the_request_and_no_other(learner, tmp_path):
-    request_id = f"class-{secrets.token_hex(2)}"
-    words = {"id": request_id} | {name: secrets.token_hex(2) for name in "abc"}
+    request_id = f"class.{secrets.token_hex(2)}"
+    words = {"id": request_id, "other": request_id.replace(".", "-")}
+    words |= {name: secrets.token_hex(2) for name in "abcde"}
     for name, line in LOGS.items():
         (tmp_path / f"{name.format(**words)}.log").write_text(line.format(**words) + "\n")
     found = learner.load("who.py").trail(request_id, tmp_path)
-    compare(found, named(request_id, tmp_path), request_id, f"grep {request_id} {tmp_path}/*.log")
+    compare(found, tmp_path, request_id, f"grep {request_id} {tmp_path}/*.log")
 
 
 def test_the_trail_leads_through_the_running_system(learner, stage):
@@ -133,7 +137,7 @@ def test_the_trail_leads_through_the_running_system(learner, stage):
     # Later than 2 s after the message, on a busy machine, the worker does the work in its own name: then there are two.
     wait_until(lambda: len(named(request_id, logs)) == 3, WORKER_TIMEOUT)
     found = learner.load("who.py").trail(request_id, logs)
-    compare(found, named(request_id, logs), request_id, f"grep -l {request_id} {logs}/*.log", stage.log("haproxy"))
+    compare(found, logs, request_id, f"grep -l {request_id} {logs}/*.log", stage.log("haproxy"))
 
 
 def named(request_id: str, logs: Path) -> list[str]:
@@ -142,7 +146,8 @@ def named(request_id: str, logs: Path) -> list[str]:
     return sorted(log.stem for log in logs.glob("*.log") if whole.search(log.read_text(errors="replace")))
 
 
-def compare(found, truth: list[str], request_id: str, show: str, log: str = "") -> None:
+def compare(found, logs: Path, request_id: str, show: str, log: str = "") -> None:
+    truth = named(request_id, logs)
     expect(
         isinstance(found, list | tuple),
         "`trail` returns no list, but is to name the programs.",
@@ -161,7 +166,7 @@ def compare(found, truth: list[str], request_id: str, show: str, log: str = "") 
         show=show,
     )
     missing, strange = sorted(set(truth) - set(names)), sorted(set(names) - set(truth))
-    report = {"seen": ", ".join(sorted(names)) or "none", "expected": ", ".join(truth), "show": show, "log": log}
+    report = {"seen": ", ".join(names) or "none", "expected": ", ".join(truth), "show": show, "log": log}
     expect(
         not missing,
         f"`trail` misses a log that names the request {request_id}. On its way it meets several programs, "
@@ -169,19 +174,36 @@ def compare(found, truth: list[str], request_id: str, show: str, log: str = "") 
         hop=hop_of(missing),
         **report,
     )
+    if strange:
+        text = "".join(log.read_text(errors="replace") for log in logs.glob("*.log") if log.stem in strange)
+        raise Wrong(why_strange(request_id, text), hop=hop_of(strange), **report)
     expect(
-        not strange,
-        f"`trail` names a log of another request. Look for the whole of {request_id}: it can be the beginning of "
-        "another id.",
-        hop=hop_of(strange),
-        **report,
-    )
-    expect(
-        sorted(names) == truth,
+        len(names) == len(truth),
         "`trail` names a program twice. That its log names the request several times says nothing new.",
         hop=hop_of(names),
         **report,
     )
+    expect(
+        names == truth,
+        "`trail` names the right programs in another order. Sort them by name, so that two runs can be compared.",
+        hop=Hop.CODE,
+        **report,
+    )
+
+
+def why_strange(request_id: str, text: str) -> str:
+    """Return the mistake by which `trail` named logs of this text, none of which names the request."""
+    if re.search(rf"{re.escape(request_id)}\w", text):
+        return (
+            f"`trail` names a log of another request. Look for the whole of {request_id}: it can be the beginning of "
+            "another id."
+        )
+    if request_id in text:
+        return (
+            f"`trail` takes a part of another ID for {request_id}: that ID continues with a hyphen. A word boundary is "
+            "not the end of an ID."
+        )
+    return f"`trail` names a log in which {request_id} does not occur. In a pattern, a dot matches every character."
 
 
 def hop_of(programs: list[str]) -> Hop:
