@@ -32,8 +32,6 @@ BAD = GOOD + "    use_backend nowhere\n"
 HOSTILE = [
     ("shop", "/shop", "shop_v1_MARK", "127.0.0.1:21009\n    server MARK 10.0.0.1:80"),
     ("shop", "/shop", "shop_v1_MARK", "127.0.0.1:21009 weight 1 disabled"),
-    ("shop", "/shop", "shop_v1_MARK", "127.0.0.1:99999"),
-    ("shop", "/shop", "shop_v1_MARK", "127.0.0.256:80"),
     ("shop", "/shop", "shop_v1_MARK", "127.0.0.1:21009 weight 1000"),
     ("shop", "/shop", "shop_v1_MARK", "MARK.example:80"),
     ("shop", "/shop", "shop v1 MARK", "127.0.0.1:21009"),
@@ -44,6 +42,14 @@ HOSTILE = [
     ("more", "/more } || { always_true MARK", "more_v1_a", "127.0.0.1:21009"),
     ("more", '/more"\n    http-request deny MARK', "more_v1_a", "127.0.0.1:21009"),
 ]
+# Upstreams of the expected form, each with a number for which HAProxy refuses the whole configuration.
+IMPOSSIBLE = ["127.0.0.1:99999", "127.0.0.1:0", "127.0.0.256:80", "127.0.0.1:21009 weight 300"]
+# Stands for the program haproxy: first copies the haproxy.cfg that is in its place at that moment.
+WITNESS = """\
+#!/bin/sh
+cp "{target}" "{seen}"
+exec "{haproxy}" "$@"
+"""
 
 
 @pytest.fixture
@@ -171,6 +177,36 @@ def test_a_hostile_value_does_not_get_in(manager, service, location, instance, u
         show=show_render(services),
         log="\n".join(line for line in config.splitlines() if mark in line),
     )
+    refuse_without_good_instances(config, services)
+    if service == "more":
+        expect(
+            servers(config).get(service) == {instance: upstream},
+            "because of its location a service is left out with its good instances. Leave out the location alone: the "
+            "service gets no rule until its location is written anew.",
+            hop=Hop.REGISTRY,
+            seen=f"backends: {', '.join(servers(config))}",
+            expected=f"a backend {service} with the server {instance}, and no rule that leads to it",
+            show=show_render(services),
+        )
+
+
+@pytest.mark.parametrize("upstream", IMPOSSIBLE)
+def test_an_impossible_number_does_not_get_in(manager, upstream):
+    services = services_of(manager)
+    services["shop"].upstreams["shop_v1_c"] = upstream
+    config = manager.render(services, PORT)
+    expect(
+        "shop_v1_c" not in config,
+        f"{upstream} gets into the configuration. HAProxy refuses all of it, so this one key blocks every change.",
+        hop=Hop.REGISTRY,
+        seen=f"server shop_v1_c {upstream}",
+        expected="ports from 1 to 65535, weights from 0 to 256, IPv4 addresses that exist",
+        show=show_render(services),
+    )
+    refuse_without_good_instances(config, services)
+
+
+def refuse_without_good_instances(config: str, services: dict) -> None:
     there = servers(config).get("shop", {})
     expect(
         there.keys() == {"shop_v1_a", "shop_v1_b"},
@@ -236,14 +272,15 @@ def test_a_configuration_is_applied_when_it_is_another_one(manager, folder):
     )
 
 
-def test_a_configuration_that_haproxy_refuses_changes_nothing(manager, folder):
-    target = folder / "haproxy.cfg"
+def test_a_configuration_that_haproxy_refuses_changes_nothing(manager, folder, tmp_path, monkeypatch):
+    target, seen = folder / "haproxy.cfg", tmp_path / "seen.cfg"
     manager.apply(GOOD, folder, Reloads(target))
-    reload, said = Reloads(target), ""
-    try:
-        manager.apply(BAD, folder, reload)
-    except manager.Rejected as error:
-        said = str(error)
+    witness = tmp_path / "haproxy"
+    witness.write_text(WITNESS.format(target=target, seen=seen, haproxy=binaries.find("haproxy")))
+    witness.chmod(0o755)
+    monkeypatch.setattr(manager, "HAPROXY", str(witness), raising=False)
+    reload = Reloads(target)
+    said = rejection(manager, BAD, folder, reload)
     expect(
         target.read_text() == GOOD and not reload.seen,
         "haproxy.cfg is one that HAProxy does not accept: should it be started again now, there is no load balancer.",
@@ -254,6 +291,15 @@ def test_a_configuration_that_haproxy_refuses_changes_nothing(manager, folder):
         log=said,
     )
     expect(
+        not seen.exists() or seen.read_text() == GOOD,
+        "a configuration is in its place while `haproxy -c` still checks it: an HAProxy that starts in that moment "
+        "fails.",
+        hop=Hop.BALANCER,
+        seen="during the check, haproxy.cfg was not the configuration from before",
+        expected="the new one beside it, until HAProxy has accepted it",
+        show="sed -n '/^def apply/,$p' work/05-registry-to-haproxy/manager.py",
+    )
+    expect(
         "nowhere" in said,
         "HAProxy does not accept a configuration, and nobody is told why.",
         hop=Hop.BALANCER,
@@ -261,6 +307,24 @@ def test_a_configuration_that_haproxy_refuses_changes_nothing(manager, folder):
         expected="Rejected, with HAProxy's own words",
         show=show_apply(BAD),
     )
+    expect(
+        rejection(manager, BAD, folder, reload),
+        "the second time, a configuration that HAProxy refuses counts as one that is in use. Compare with haproxy.cfg, "
+        "not with what `apply` was called with before.",
+        hop=Hop.BALANCER,
+        seen="apply returned, and haproxy.cfg is another configuration",
+        expected="Rejected, each time",
+        show="sed -n '/^def apply/,$p' work/05-registry-to-haproxy/manager.py",
+    )
+
+
+def rejection(manager, config: str, folder: Path, reload: Reloads) -> str:
+    """Return HAProxy's words when `apply` raises Rejected, an empty text when it returns."""
+    try:
+        manager.apply(config, folder, reload)
+    except manager.Rejected as error:
+        return str(error) or "Rejected"
+    return ""
 
 
 class Registry:

@@ -58,8 +58,8 @@ class Rejected(Exception):
 def believed(services: dict[str, Backend]) -> dict[str, Backend]:
     """Return what of the services is exactly of the expected form; nothing else may get into a configuration."""
     raise NotImplementedError(
-        "TODO 1: leave out services and instances whose name is no NAME, locations that are not all PREFIXes, and "
-        "upstreams that are no UPSTREAM, or whose address, port or weight cannot be"
+        "TODO 1: leave out services and instances whose name is no NAME, and upstreams that are no UPSTREAM, or whose "
+        "address, port or weight is impossible; a service whose location is not all PREFIXes stays, with an empty one"
     )
 
 
