@@ -1,17 +1,20 @@
 """A service with which a start and a stop can be watched: it does what it does slowly, and writes it down.
 
-    slow_service.py PORT FOLDER [stubborn]
+    slow_service.py PORT FOLDER [stubborn] [mute] [helper]
 
 GET /healthz    503 until there is a file FOLDER/ready, then 200
 any other path  GET or POST, answered with 200 after ?seconds=
 
-FOLDER/events   what happened, a line each: pid N, checked 503, checked 200, begun, answered, SIGTERM, closed
+FOLDER/events   what happened, a line each: pid N, helper N, checked, checked 503, checked 200,
+                begun, answered, SIGTERM, closed
 
 At SIGTERM it drops what it is doing, takes a second to close, and ends. One that is stubborn takes no notice.
+One that is mute never answers its first health check. One with a helper starts a second process, and does not end it.
 """
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,8 +24,10 @@ from urllib.parse import parse_qs, urlsplit
 
 CLOSING = 1  # seconds that it takes to close: who ends it before has not waited for its end
 
+HANG = 60  # seconds: longer than any check takes
+
 port, folder, is_stubborn = int(sys.argv[1]), Path(sys.argv[2]), "stubborn" in sys.argv
-is_closing = threading.Event()
+is_closing, is_mute = threading.Event(), threading.Event()
 
 
 def note(event: str) -> None:
@@ -33,6 +38,11 @@ def note(event: str) -> None:
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         address = urlsplit(self.path)
+        if address.path == "/healthz" and is_mute.is_set():
+            is_mute.clear()
+            note("checked")
+            time.sleep(HANG)
+            return
         if address.path == "/healthz":
             status = 200 if (folder / "ready").exists() else 503
             note(f"checked {status}")
@@ -65,5 +75,9 @@ def end(*signal_and_frame) -> None:
 
 folder.mkdir(exist_ok=True)
 note(f"pid {os.getpid()}")
+if "mute" in sys.argv:
+    is_mute.set()
+if "helper" in sys.argv:
+    note(f"helper {subprocess.Popen(['sleep', str(HANG)]).pid}")
 signal.signal(signal.SIGTERM, end)
 ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()

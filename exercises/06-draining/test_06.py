@@ -7,9 +7,11 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
+from workshop import paths
 from workshop.haproxy import HAProxyUnavailable
 from workshop.probe import session
 from workshop.verdict import Hop, Wrong, expect
@@ -24,6 +26,9 @@ START = 10  # seconds for a process to start and to be asked, on a busy machine
 CLOSING = 1  # seconds that the slow service takes to end
 DRAIN_TIMEOUT, STOP_TIMEOUT = 8, 5  # seconds: the sidecar's
 SERVICE_BY_HAND = ".venv/bin/python exercises/06-draining/slow_service.py '$PORT' /tmp/slow"
+START_TIMEOUT = 20  # seconds: the sidecar's
+# Runs the learner's sidecar with a shorter START_TIMEOUT, in seconds: then the check need not wait so long.
+HURRIED = "import sidecar; sidecar.START_TIMEOUT = 2; sidecar.main()"
 UNKNOWN = "no_route"  # a name that the load balancer reads no service of: nobody will confirm anything to it
 
 
@@ -49,6 +54,14 @@ class Instance:
 
     def has(self, event: str) -> bool:
         return event in self.events()
+
+    def helper_runs(self) -> bool:
+        """Tell whether the process that the service has started still runs."""
+        pid = next((int(event.split()[1]) for event in self.events() if event.startswith("helper ")), 0)
+        try:
+            return psutil.Process(pid).name() == "sleep" and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def in_flight(self) -> int:
         """Return how many requests had begun and not ended, at SIGTERM if that has come."""
@@ -89,12 +102,22 @@ class Instances:
         self.service = f"slow-{secrets.token_hex(3)}"
         self.started: list[Instance] = []
 
-    def start(self, learner, *behaviour: str, service: str | None = None, command: list[str] | None = None) -> Instance:
+    def start(
+        self,
+        learner,
+        *behaviour: str,
+        service: str | None = None,
+        command: list[str] | None = None,
+        is_hurried: bool = False,
+    ) -> Instance:
         made = Instance(self.stage, service or self.service, f"/{self.service}", self.folder)
         command = command or [sys.executable, str(SLOW_SERVICE), "$PORT", str(made.folder), *behaviour]
-        made.program = learner.start(
-            "sidecar.py", made.service, made.name, f"/{self.service}", self.stage.registry, *command
-        )
+        words = [made.service, made.name, f"/{self.service}", self.stage.registry, *command]
+        if is_hurried:
+            path = f"{paths.REPOSITORY / 'platform'}:{learner.folder}"
+            made.program = learner.launch([sys.executable, "-c", HURRIED, *words], learner.folder, PYTHONPATH=path)
+        else:
+            made.program = learner.start("sidecar.py", *words)
         self.started.append(made)
         return made
 
@@ -166,6 +189,57 @@ def test_is_registered_once_it_can_serve(instances, learner):
         seen=f"no key; the service was asked {len(instance.events()) - 1} times",
         expected=f"/services/{instance.service}/upstream/{instance.name}",
         show="./workshop logs balancer",
+        log=instance.program.output(),
+    )
+
+
+def test_only_200_is_healthy(instances, learner):
+    folder = str(instances.folder)
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", folder, "$PORT"]
+    instance = instances.start(learner, command=command)
+
+    def checks() -> int:
+        return instance.program.output().count("GET /healthz")
+
+    instance.program.until(lambda: checks() >= 2 or instance.is_registered(), START)
+    expect(
+        not instance.is_registered(),
+        "The sidecar registers a service that answers 404 to GET /healthz. Only 200 means that an instance can serve.",
+        hop=Hop.REGISTRY,
+        seen="404 from /healthz, and the key is there",
+        expected="no key before the first 200",
+        show=by_hand(instances.stage, ".venv/bin/python -m http.server --bind 127.0.0.1 '$PORT'"),
+        log=instance.program.output(),
+    )
+
+
+def test_a_health_check_without_an_answer_is_given_up(instances, learner):
+    instance = instances.start(learner, "mute")
+    instance.become_ready()
+    expect(
+        instance.program.until(instance.is_registered, START + PROMPT),
+        "The first health check gets no answer, and the sidecar waits for it without end. The service would answer the "
+        "next one.",
+        hop=Hop.SERVICE,
+        seen=f"of the service: {', '.join(instance.events()[1:])}; no key {START + PROMPT} s after the start",
+        expected="a health check with the timeout HEALTH_TIMEOUT, and then another one",
+        show=by_hand(instances.stage, f"{SERVICE_BY_HAND} mute"),
+        log=instance.program.output(),
+    )
+
+
+@pytest.mark.timeout(45)
+def test_a_service_that_never_becomes_healthy_is_given_up(instances, learner):
+    instance = instances.start(learner, is_hurried=True)
+    expect(
+        instance.program.wait(START_TIMEOUT + PROMPT) == 1,
+        "A service that never becomes healthy is asked without end: `begin` has no deadline.",
+        hop=Hop.SERVICE,
+        seen=f"the sidecar still asks {START_TIMEOUT + PROMPT} s after its start"
+        if instance.program.status is None
+        else f"status {instance.program.status}",
+        expected="after START_TIMEOUT, `begin` returns False, and the sidecar ends with status 1",
+        show=by_hand(instances.stage),
         log=instance.program.output(),
     )
 
@@ -264,8 +338,8 @@ def results(futures: list[Future]) -> list[str]:
 
 
 def test_every_wait_has_an_end(instances, learner):
-    stubborn = instances.start_in_rotation(learner, "stubborn")
-    unknown = instances.start(learner, service=UNKNOWN)
+    stubborn = instances.start_in_rotation(learner, "stubborn", "helper")
+    unknown = instances.start(learner, "helper", service=UNKNOWN)
     unknown.become_ready()
     unknown.program.until(unknown.is_registered, START)
 
@@ -297,4 +371,22 @@ def test_every_wait_has_an_end(instances, learner):
         expected=f"SIGKILL after {STOP_TIMEOUT} s",
         show=by_hand(instances.stage, f"{SERVICE_BY_HAND} stubborn"),
         log=stubborn.program.output(),
+    )
+    left = {
+        "hop": Hop.SERVICE,
+        "seen": "the helper of slow_service.py still runs after the sidecar's end",
+        "expected": "no process of the service's group, since `kill` reaches all of them",
+        "show": "sed -n '/def leave/,/What follows/p' work/06-draining/sidecar.py",
+    }
+    expect(
+        not stubborn.helper_runs(),
+        "The sidecar kills a service that takes no notice of SIGTERM, but not the processes that this has started.",
+        log=stubborn.program.output(),
+        **left,
+    )
+    expect(
+        not unknown.helper_runs(),
+        "A service ends at SIGTERM, and a process that it has started outlives it. Call `kill` after that end, too.",
+        log=unknown.program.output(),
+        **left,
     )
