@@ -2,9 +2,12 @@
 
 import contextlib
 import secrets
+import select
 import signal
 import socket
+import socketserver
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,6 +26,7 @@ TLS = "--cacert .run/certificates/ca.pem --cert .run/certificates/client.pem"  #
 START_TIMEOUT = 10  # seconds for a Python program to start and to make its first call; measured: 0.3
 ASK_TIMEOUT = 5  # seconds for a question of the check's own; loopback needs milliseconds
 LEAVE_TIMEOUT = 2  # seconds between SIGTERM and the end of the key
+LOOK = 0.1  # seconds between two looks whether a relay has fallen silent
 PATIENCE = 6  # seconds until a registry that says nothing is asked again: a time-out of 2, a pause of 3, and 1 more
 
 
@@ -60,6 +64,50 @@ class Key:
             f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 $ETCD .run/certificates &\n"
             f"{then.replace('curl', curl)}; kill $!"
         )
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """Passes bytes on between a registrar and etcd, until it falls silent: then it accepts calls, and says nothing."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, stage):
+        super().__init__((HOST, 0), Call)
+        self.etcd = stage.registry.split(":")
+        self.url = f"https://{HOST}:{self.server_address[1]}"
+        self.is_silent, self.is_over = threading.Event(), threading.Event()
+        self.unanswered = 0  # calls since it fell silent
+
+
+class Call(socketserver.BaseRequestHandler):
+    def handle(self):
+        if self.server.is_silent.is_set():
+            self.server.unanswered += 1
+            self.server.is_over.wait()
+            return
+        host, port = self.server.etcd
+        with socket.create_connection((host, int(port)), ASK_TIMEOUT) as etcd:
+            other = {self.request: etcd, etcd: self.request}
+            while not self.server.is_silent.is_set():
+                for side in select.select([*other], [], [], LOOK)[0]:
+                    data = side.recv(65536)
+                    if not data:
+                        return
+                    other[side].sendall(data)
+
+
+@contextlib.contextmanager
+def relay_before(stage):
+    with Relay(stage) as relay:
+        thread = threading.Thread(target=relay.serve_forever, args=[LOOK])
+        thread.start()
+        try:
+            yield relay
+        finally:
+            relay.is_over.set()
+            relay.shutdown()
+            thread.join()
 
 
 def start_registrar(learner, service: str, instance: str, address: str, etcd: str):
@@ -248,6 +296,66 @@ def test_a_registry_that_says_nothing_is_asked_again(learner, stage):
         f"and, beside it, {PROGRAM} shop shop_v1_mine 127.0.0.1:9000 https://127.0.0.1:9001 .run/certificates",
         log=program.output(),
     )
+
+
+def test_a_registry_that_falls_silent_later_is_asked_again(learner, stage):
+    key = Key(stage)
+    show = "sed -n '/def register/,/def keep_registered/p' work/04-heartbeat/registrar.py"
+    with relay_before(stage) as relay:
+        program = start_registrar(learner, key.service, key.instance, key.address, relay.url)
+        try:
+            expect_key(program, key, stage)
+            relay.is_silent.set()
+            expect(
+                program.until(lambda: relay.unanswered >= 2, HEARTBEAT + PATIENCE),
+                "etcd falls silent while the registrar runs, and `refresh` waits for it without end. A call needs a "
+                "timeout each time, not only the first time.",
+                hop=Hop.REGISTRY,
+                seen=f"{relay.unanswered} call within {HEARTBEAT + PATIENCE} s after etcd fell silent",
+                expected="each call given up after 2 s, and another one",
+                show=show,
+                log=program.output(),
+            )
+            program.signal(signal.SIGTERM)
+            expect(
+                program.wait(PATIENCE) is not None,
+                "etcd is silent when the registrar is asked to stop, and `deregister` waits for it without end.",
+                hop=Hop.REGISTRY,
+                seen=f"the registrar runs {PATIENCE} s after SIGTERM",
+                expected="the call given up after 2 s, and the end of the registrar: the key expires",
+                show=show,
+                log=program.output(),
+            )
+            expect(
+                program.status == 0,
+                "etcd is silent when the registrar is asked to stop, and the registrar ends with an exception.",
+                hop=Hop.REGISTRY,
+                seen=f"status {program.status} after SIGTERM",
+                expected="a warning, and status 0: the key expires",
+                show=show,
+                log=program.output(),
+            )
+        finally:
+            program.signal(signal.SIGKILL)
+            program.wait(LEAVE_TIMEOUT)
+            stage.etcd.forget(key.service)
+
+
+def test_ctrl_c_takes_the_key_away_too(learner, stage):
+    key = Key(stage)
+    with registrar(learner, stage, key) as program:
+        expect_key(program, key, stage)
+        program.signal(signal.SIGINT)
+        program.wait(START_TIMEOUT)
+        expect(
+            not key.node(),
+            "Ctrl-C ends the registrar, and its key stays: until it expires, requests go where no process listens.",
+            hop=Hop.REGISTRY,
+            seen=f"after SIGINT the key is there, for {key.ttl()} s more",
+            expected="no key, as after SIGTERM: both are in SIGNALS",
+            show=key.look("sleep 2; kill -INT $!; sleep 1; curl"),
+            log=program.output(),
+        )
 
 
 @pytest.mark.timeout(60)

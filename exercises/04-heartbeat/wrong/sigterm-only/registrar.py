@@ -1,0 +1,104 @@
+"""The registrar of one instance: keeps its key in the registry true, from its start to its end.
+
+    registrar.py SERVICE INSTANCE HOST:PORT ETCD CERTIFICATES
+
+    register → refresh, every 3 s → SIGTERM → deregister, and exit
+    the registry is away, or says nothing      → try again soon: the instance serves on
+    the registry has forgotten the key         → register again
+
+The registry is etcd, through its v2 API: a key is a URL below /v2/keys. PUT writes it, DELETE takes it away.
+ETCD is its URL. CERTIFICATES is the folder with ca.pem, which signed etcd's certificate, and client.pem, which is ours:
+etcd refuses every client without one.
+"""
+
+import logging
+import signal
+import sys
+
+import requests
+
+HEARTBEAT = 3  # seconds between two refreshes of the key
+TTL = 10  # seconds until the key expires: two refreshes may fail, the third must succeed
+TIMEOUT = 2  # seconds for a call; far more than loopback needs, and less than a heartbeat
+RETRY = 0.5  # seconds until what has failed is tried again, instead of at the next heartbeat
+
+SIGNALS = {signal.SIGTERM, signal.SIGINT}
+
+log = logging.getLogger("registrar")
+
+
+class NotRegistered(Exception):
+    """The key has expired, or etcd has lost it."""
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    Registrar(*sys.argv[1:]).run()
+
+
+class Registrar:
+    """One instance in the registry. What calls etcd raises requests.RequestException when that does not answer."""
+
+    def __init__(self, service: str, instance: str, address: str, etcd: str, certificates: str):
+        self.instance = instance
+        self.address = address
+        self.key = f"{etcd}/v2/keys/services/{service}/upstream/{instance}"
+        self.http = requests.Session()
+        self.http.trust_env = False  # a proxy from the environment has no business on loopback
+        self.http.verify, self.http.cert = f"{certificates}/ca.pem", f"{certificates}/client.pem"
+        self.is_registered = False
+
+    def run(self) -> None:
+        """Keep the key true until we are asked to stop, then take it away."""
+        # From here on these signals wait for us in `sigtimedwait`, so that none arrives in the middle of a step.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        pause = self.heartbeat()
+        while not signal.sigtimedwait({signal.SIGTERM}, pause):
+            pause = self.heartbeat()
+        self.deregister()
+
+    def register(self) -> None:
+        """Write the key, with a TTL; its value is the address."""
+        self.http.put(self.key, data={"value": self.address, "ttl": TTL}, timeout=TIMEOUT).raise_for_status()
+
+    def refresh(self) -> None:
+        """Keep the key from expiring, without waking those who watch. Raises NotRegistered if it is gone."""
+        parameters = {"ttl": TTL, "refresh": "true", "prevExist": "true"}
+        answer = self.http.put(self.key, data=parameters, timeout=TIMEOUT)
+        if answer.status_code == requests.codes.not_found:
+            raise NotRegistered
+        answer.raise_for_status()
+
+    def deregister(self) -> None:
+        """Take the key away; should the registry be away, the key expires."""
+        try:
+            self.http.delete(self.key, timeout=TIMEOUT).raise_for_status()
+        except requests.RequestException as error:
+            log.warning("%s: the registration will expire", error)
+            return
+        log.info("%s: deregistered", self.instance)
+
+    def keep_registered(self) -> None:
+        """Refresh the key. The first time, write it: one of an earlier life may be there, with another address."""
+        if self.is_registered:
+            try:
+                self.refresh()
+                return
+            except NotRegistered:
+                log.warning("%s: the registry has forgotten it", self.instance)
+        self.register()
+        self.is_registered = True
+        log.info("%s: registered at %s", self.instance, self.address)
+
+    def heartbeat(self) -> float:
+        """Refresh the registration, or make it; return the seconds until the next time."""
+        try:
+            self.keep_registered()
+        except requests.RequestException as error:
+            log.warning("%s: serving on; next attempt in %s s", error, RETRY)
+            return RETRY
+        return HEARTBEAT
+
+
+if __name__ == "__main__":
+    main()
