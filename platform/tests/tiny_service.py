@@ -1,4 +1,4 @@
-"""A service of thirty lines, without a library: what the platform asks of a service is as little as this.
+"""A service of forty lines, without a library: what the platform asks of a service is as little as this.
 
 tiny_service.py PORT [crash | sick | slow | vanish | echo | big]
 """
@@ -33,7 +33,14 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Print no traceback when a client has closed its connection: a health check may do that at any time."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 if behaviour == "crash":
     sys.exit("this service crashes at its start")
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+Server(("127.0.0.1", port), Handler).serve_forever()
