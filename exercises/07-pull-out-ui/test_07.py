@@ -1,6 +1,7 @@
 """The ui beside the monolith: a process with the page and nothing else, and the routes that lead to it."""
 
 import contextlib
+import signal
 import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from workshop.waiting import wait_until
 
 START = 15  # seconds for gunicorn to start, and to answer
 ANSWER = 10  # seconds: longer than the system lets any request take
+STOP = 15  # seconds from SIGTERM to the end of gunicorn, on a busy machine; measured: 0.3
 IN_FORCE = 5  # seconds for a route to reach the load balancer's map; measured: 0.02
 API = ["/api/users", "/api/tokens", "/api/messages", "/socket.io/?EIO=4&transport=polling"]  # is the monolith's
 PAGE = ["/", "/static/main.js", "/static/style.css", "/static/lib/socket.io.js"]  # is to be the ui's
@@ -70,6 +72,7 @@ def test_the_routes_can_be_followed(learner, stage):
         )
 
 
+@pytest.mark.timeout(45)
 def test_a_process_answers_the_page_and_nothing_else(learner, stage, command, environment, monolith):
     port = free_port()
     place = {"HOST": HOST, "PORT": str(port)}
@@ -78,7 +81,7 @@ def test_a_process_answers_the_page_and_nothing_else(learner, stage, command, en
     program = learner.launch(words, learner.folder, **told)
     ui, show = f"http://{HOST}:{port}", f"sed -n '/def create_app/,$p' {shown(learner.path('ui.py'))}"
 
-    def wrong_unless(condition: object, sentence: str, seen: object, expected: object) -> None:
+    def wrong_unless(condition: object, sentence: str, seen: object, expected: object, show: str = show) -> None:
         details = {"seen": f"{seen:.300}", "expected": f"{expected:.300}", "show": show, "log": program.output()}
         expect(condition, sentence, hop=Hop.SERVICE, **details)
 
@@ -88,12 +91,27 @@ def test_a_process_answers_the_page_and_nothing_else(learner, stage, command, en
         listening(program),
         f"it listens on {HOST}:{port}, since $HOST is {HOST}, and $PORT {port}",
     )
+    service_toml = f"cat {shown(learner.path('service.toml'))}"
+    wrong_unless(
+        program.listens_on() == [f"{HOST}:{port}"],
+        "ui can be reached without the load balancer, from every machine in the network. Bind it to $HOST.",
+        listening(program),
+        f"it listens on {HOST}:{port} alone, since $HOST is {HOST}",
+        show=service_toml,
+    )
     health = get(f"{ui}/healthz")
     wrong_unless(
         health.status_code == 200,
         "GET /healthz is not answered with 200: the sidecar would never register ui, and nobody would be sent to it.",
         f"GET /healthz: {health.status_code} {health.text}",
         "200, as the monolith answers it",
+    )
+    wrong_unless(
+        '"ui"' in health.text and '"ui_v1_test"' in health.text,
+        "ui does not say its own name, neither in its health nor in its log. Take SERVICE, VERSION and INSTANCE from "
+        "the environment.",
+        f"GET /healthz: {health.text.strip()}",
+        "service ui, instance ui_v1_test",
     )
     page, theirs = get(f"{ui}/"), get(f"{stage.url}/")
     wrong_unless(
@@ -139,6 +157,15 @@ def test_a_process_answers_the_page_and_nothing_else(learner, stage, command, en
         "the load balancer has sent it.",
         f"X-Request-ID: {REQUEST_ID} was answered with {nothing.text.strip()}",
         f"that id in the answer, and in a line of ui's log, as the monolith has it: {monolith / 'parley' / 'logs.py'}",
+    )
+    program.signal(signal.SIGTERM)
+    wrong_unless(
+        wait_until(lambda: not has_answered(ui), STOP) and program.wait(STOP) is not None,
+        "The process that the sidecar starts does not pass SIGTERM on to gunicorn, which goes on. Start gunicorn "
+        "itself, without a shell around it.",
+        f"after SIGTERM to the process of `command`, {ui} still answers",
+        "SIGTERM reaches gunicorn, which finishes its requests and ends",
+        show=service_toml,
     )
 
 
