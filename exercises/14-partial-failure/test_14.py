@@ -1,6 +1,7 @@
 """The check: the learner's calls, first to a stand-in for the load balancer that fails in every way, then as a part of
 the running socketio service, while the users service is away."""
 
+import contextlib
 import socket
 import sys
 import threading
@@ -22,12 +23,16 @@ SEND = 'grep -n -A14 "def send" work/14-partial-failure/services.py'
 CIRCUIT = 'grep -n -A26 "class Circuit" work/14-partial-failure/services.py'
 PATIENCE = 6  # seconds: 4 for an answer, as READ_TIMEOUT has it, and 2 for a busy machine; waiting twice takes 8
 SOON = 3  # seconds: an open circuit lets a call through after one
+SHORT_READ_TIMEOUT = 0.3  # seconds: three calls that nobody answers take one
+HOUR = 3600  # seconds
 EVENT_TIMEOUT = 10  # seconds for the acknowledgement of an event: longer than the system lets anything take
 
 # What the stand-in answers: a status and headers. An instance is named; without one it is the load balancer's answer.
 OK = (200, {"X-Served-By": "cats_v1_1"})
 REFUSED = (409, {"X-Served-By": "cats_v1_1"})
 NOBODY = (503, {})
+CUT_OFF = (502, {})
+LATE = (504, {})
 BROKEN = (None, {})  # the connection is closed instead
 
 
@@ -90,8 +95,10 @@ def caller(learner, refusals):
     """Return a function that makes a service out of the learner's calls: caller(url)(method) calls cats through it."""
     apps = []
 
-    def caller(url):
+    def caller(url, **constants):
         module = learner.load("services.py")
+        for name, value in constants.items():
+            setattr(module, name, value)
         app = Flask("check")
         app.config["INTERNAL_URL"] = url
         module.init_app(app)
@@ -177,6 +184,24 @@ def test_no_answer_is_waited_for_once_and_not_for_long(caller, refusals):
             hop=Hop.CODE,
             seen=f"still waiting after {PATIENCE} s; requests sent: {connections(silent)}",
             expected="Unavailable after READ_TIMEOUT, and one request: waiting twice would be too long",
+            show=SEND,
+        )
+
+
+def test_an_answer_of_the_load_balancer_itself_says_whether_to_send_once_more(outcome, balancer):
+    for answer, what, wanted, result in (
+        (CUT_OFF, "because the connection to an instance broke off, and `call` gives up", 2, "answered 200"),
+        (LATE, "because an instance did not answer in time, and `call` waits a second time", 1, "Unavailable"),
+    ):
+        balancer.answers, balancer.requests = [answer, OK], []
+        seen = outcome("GET")
+        sent = len(balancer.requests)
+        expect(
+            (sent, seen) == (wanted, result),
+            f"The load balancer answers {answer[0]} itself, {what}.",
+            hop=Hop.CODE,
+            seen=f"GET: sent {times(sent)}, {seen}",
+            expected=f"GET: sent {times(wanted)}, {result}",
             show=SEND,
         )
 
@@ -281,6 +306,86 @@ def test_the_circuit_opens_lets_one_call_through_and_closes_again(learner, outco
     )
 
 
+def test_calls_without_an_answer_in_time_open_the_circuit(caller, refusals):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        call = caller(f"http://127.0.0.1:{silent.getsockname()[1]}", READ_TIMEOUT=SHORT_READ_TIMEOUT)
+        for _ in range(4):
+            with contextlib.suppress(refusals.Unavailable):
+                call()
+        sent = connections(silent)
+    expect(
+        sent == 3,
+        "Calls without an answer in time do not open the circuit: each caller of a frozen service waits for the whole "
+        "READ_TIMEOUT.",
+        hop=Hop.CODE,
+        seen=f"4 calls, {sent} sent",
+        expected="4 calls, 3 sent: a timeout is a failure",
+        show=CALL,
+    )
+
+
+def test_only_failures_in_a_row_open_the_circuit(outcome, balancer):
+    for answer, what, sentence in (
+        (
+            OK,
+            "answered 200",
+            "The circuit opens after failures that were not in a row: an answer ends a series of them.",
+        ),
+        (
+            REFUSED,
+            "refused with 409",
+            "A refusal does not end a series of failures: the service has answered, so it is not away.",
+        ),
+    ):
+        balancer.answers, balancer.requests = [NOBODY, NOBODY, answer, NOBODY, OK], []
+        for _ in range(4):
+            outcome()
+        seen = outcome()
+        expect(
+            seen == "answered 200",
+            sentence,
+            hop=Hop.CODE,
+            seen=f"failure, failure, {what}, failure, then nothing sent",
+            expected=f"failure, failure, {what}, failure, answered 200",
+            show=CALL,
+        )
+
+
+def test_a_call_that_was_sent_twice_is_one_failure(outcome, balancer):
+    balancer.answers = [BROKEN]
+    for _ in range(3):
+        outcome("GET")
+    sent = len(balancer.requests)
+    expect(
+        sent == 6,
+        "The circuit counts attempts instead of calls: it opens after fewer calls than OPEN_AFTER.",
+        hop=Hop.CODE,
+        seen=f"3 calls, {sent} attempts",
+        expected="3 calls, 6 attempts",
+        show=CALL,
+    )
+
+
+def test_the_circuit_does_not_depend_on_the_system_clock(learner, monkeypatch):
+    module = learner.load("services.py")
+    circuit = module.Circuit()
+    for _ in range(module.OPEN_AFTER):
+        circuit.count_failure()
+    with monkeypatch.context() as patch:
+        before = time.time()
+        patch.setattr(time, "time", lambda: before - HOUR)
+        is_let_through = wait_until(circuit.lets_through, SOON)
+    expect(
+        is_let_through,
+        "The circuit stays open when the system clock is set back, as NTP does: nothing finds out that the service is "
+        "back.",
+        hop=Hop.CODE,
+        seen=f"no call let through for {SOON} s, after the clock was set back by an hour",
+        expected="one call let through after OPEN_FOR: time.monotonic() never goes back",
+        show=CIRCUIT,
+    )
+
+
 def test_an_open_circuit_lets_one_call_through_whoever_else_calls_meanwhile(learner):
     module = learner.load("services.py")
     circuit = module.Circuit()
@@ -368,6 +473,10 @@ class Chat:
     def close(self):
         self.client.disconnect()
         self.http.close()
+
+
+def times(number):
+    return f"{number} time{'s' if number != 1 else ''}"
 
 
 def connections(listener):

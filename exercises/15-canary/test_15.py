@@ -50,11 +50,11 @@ def made_up(requests: int, failed: int = 0, p99: int | None = 20) -> Counter:
 class Judged:
     """A decision of the learner's judge, and how the learner can have it again."""
 
-    def __init__(self, learner, tried: Counter | None, others: Counter | None):
-        old = random.randint(2, 50)  # noqa: S311 - a name that nobody knows beforehand
-        versions = {f"v{old}": others, f"v{old + 1}": tried}
+    def __init__(self, learner, tried: Counter | None, *others: Counter | None):
+        new = random.randint(5, 50)  # noqa: S311 - a name that nobody knows beforehand
+        versions = {f"v{new - number}": counter for number, counter in enumerate(others, 1)} | {f"v{new}": tried}
         self.versions = {version: counter for version, counter in versions.items() if counter}
-        self.canary = f"v{old + 1}"
+        self.canary = f"v{new}"
         self.decision = learner.load("judge.py").judge(self.versions, self.canary)
 
     def expect(self, sentence: str, *expected: str) -> None:
@@ -108,6 +108,25 @@ def test_aborts_what_fails_more_than_the_others(learner):
     )
     silent = Judged(learner, made_up(400, failed=400, p99=None), made_up(3600))
     silent.expect("It does not abort a canary that has never begun an answer.", "abort")
+
+
+def test_compares_with_all_other_versions_together(learner):
+    few_each = Judged(learner, made_up(400), made_up(60), made_up(60))
+    few_each.expect("It waits although the other versions have got 120 requests together: 100 are enough.", "promote")
+    some_fail = (made_up(1800), made_up(1800, failed=180))
+    for others in (some_fail, some_fail[::-1]):
+        one_of_two = Judged(learner, made_up(400, failed=24), *others)
+        one_of_two.expect(
+            "It compares the canary with one of the other versions only: together, they fail 5 % of their requests, "
+            "and the canary 6 %.",
+            "promote",
+        )
+    small = Judged(learner, made_up(400, failed=40), made_up(3600), made_up(10, failed=5))
+    small.expect(
+        "It gives a version with 10 requests as much weight as one with 3600: add up the requests and the failures, "
+        "then divide.",
+        "abort",
+    )
 
 
 def test_does_not_abort_for_what_all_of_them_have(learner):
