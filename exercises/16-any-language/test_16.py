@@ -10,6 +10,7 @@ import shutil
 import string
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +30,8 @@ from workshop.verdict import CannotCheck, Hop, expect
 
 PATH = "/api/words"
 MESSAGES, LISTED = 100, 10  # what the README asks for
+GIVE_UP = 6  # seconds: PATIENCE of the starters is 3, the rest is for a busy machine
+WHILE_WAITING = 1.5  # seconds for /healthz, while another request still waits for PATIENCE
 START = 10  # seconds for a program to start, in any language
 TOO_EARLY = 1  # seconds for which it must not say that it can serve, while it cannot
 ANSWER = 3  # seconds for an answer
@@ -72,10 +75,10 @@ class Instance:
     port: int
     told: dict[str, str]
 
-    def get(self, path: str, request_id: str = "check") -> requests.Response:
+    def get(self, path: str, request_id: str | None = "check", timeout: float = ANSWER) -> requests.Response:
         with session() as http:
-            headers = {"X-Request-ID": request_id, "Connection": "close"}
-            return http.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=ANSWER)
+            headers = {"X-Request-ID": request_id, "Connection": "close"}  # None: the header is not sent
+            return http.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=timeout)
 
     def is_healthy(self) -> bool:
         try:
@@ -100,7 +103,9 @@ class Instance:
         details = {"seen": seen, "expected": expected, "show": show or by_hand, "log": self.last_lines()}
         expect(condition, sentence, hop=Hop.SERVICE, **details)
 
-    def expect_answer(self, path: str, status: int, body: dict, request_id: str = "check") -> None:
+    def expect_answer(
+        self, path: str, status: int, body: dict, request_id: str = "check", sentence: str | None = None
+    ) -> None:
         """Raise Wrong unless the program answers a path with this status and this JSON; its sentences are its own."""
         try:
             answer = self.get(path, request_id)
@@ -114,7 +119,8 @@ class Instance:
         except requests.RequestException as error:
             seen, is_right = f"{type(error).__name__}: {error}", False
         expected = f"{status} application/json {json.dumps(body):.400}"
-        self.expect(is_right, f"GET {path} is not answered as the README says.", seen=seen, expected=expected)
+        sentence = sentence or f"GET {path} is not answered as the README says."
+        self.expect(is_right, sentence, seen=seen, expected=expected)
 
 
 class Application:
@@ -123,14 +129,18 @@ class Application:
     def __init__(self, sources: list[str]):
         self.sources = sources
         self.asked: list[tuple[str, str | None]] = []
+        self.is_away = False  # answers 503, as the load balancer does when a service has no instance
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(handler) -> None:
                 self.asked.append((handler.path, handler.headers.get("X-Request-ID")))
                 limit = int(parse_qs(urlsplit(handler.path).query).get("limit", ["100"])[0])
                 messages = [{"id": number, "source": source} for number, source in enumerate(sources[-limit:])]
-                body = json.dumps({"messages": messages, "_links": {}}).encode()
-                handler.send_response(200)
+                body = json.dumps({"error": "…"} if self.is_away else {"messages": messages, "_links": {}}).encode()
+                self.may_answer.wait()
+                handler.send_response(503 if self.is_away else 200)
                 handler.send_header("Content-Length", str(len(body)))
                 handler.end_headers()
                 handler.wfile.write(body)
@@ -150,6 +160,7 @@ def application():
     made = Application([f"{old} " * 500] * 2 + newer)
     threading.Thread(target=made.server.serve_forever, daemon=True).start()
     yield made
+    made.may_answer.set()
     made.server.shutdown()
     made.server.server_close()
 
@@ -274,13 +285,7 @@ def test_it_can_serve_when_it_says_so_and_listens_where_it_is_told_to(service, a
 
 
 def test_it_answers_in_json_and_passes_the_request_id_on(service, application, stop_words):
-    instance = service.start(application, stop_words)
-    instance.expect(
-        instance.program.until(instance.is_healthy, START),
-        "GET /healthz is not answered with 200: the sidecar would never register the instance.",
-        seen=instance.state(),
-        expected="200",
-    )
+    instance = started(service, application, stop_words)
     who = {key.lower(): instance.told[key] for key in ("SERVICE", "VERSION", "INSTANCE")}
     instance.expect_answer("/healthz", 200, {"status": "ok"} | who)
 
@@ -295,6 +300,63 @@ def test_it_answers_in_json_and_passes_the_request_id_on(service, application, s
         show=f"grep -n -i request-id {service.code}",
     )
     instance.expect_answer(f"{PATH}/none", 404, {"error": "…", "request_id": sent}, sent)
+
+
+def test_an_error_has_a_request_id_without_an_x_request_id(service, application, stop_words):
+    instance = started(service, application, stop_words)
+    answer = instance.get(f"{PATH}/none", request_id=None)
+    instance.expect(
+        re.search(r'"request_id": ?"[^"]+"', answer.text),
+        "a request without an X-Request-ID gets an error without a request_id: make one up, so that the user who "
+        "reports the error and your log name the same request.",
+        seen=f"{answer.status_code} {answer.text:.200}",
+        expected='404, and "request_id" with a new id',
+        show=f"grep -n -i -e request-id -e requestid -e request_id {service.code}",
+    )
+
+
+def test_it_says_503_while_the_messages_are_away(service, application, stop_words):
+    instance = started(service, application, stop_words)
+    application.is_away = True
+    instance.expect_answer(
+        PATH,
+        503,
+        {"error": "…", "request_id": "check"},
+        sentence="the messages are away, and the program does not say so: its callers take the answer for a result, "
+        "or get none.",
+    )
+
+
+def test_it_waits_for_the_messages_with_a_limit_and_answers_others_meanwhile(service, application, stop_words):
+    instance = started(service, application, stop_words)
+    application.may_answer.clear()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(instance.get, PATH, timeout=GIVE_UP)
+        instance.program.until(lambda: application.asked, ANSWER)
+        try:
+            meanwhile = f"{instance.get('/healthz', timeout=WHILE_WAITING).status_code}"
+        except requests.RequestException as error:
+            meanwhile = f"{type(error).__name__} within {WHILE_WAITING} s"
+        instance.expect(
+            meanwhile == "200",
+            "the program does not answer /healthz while it waits for the messages: the load balancer takes an instance "
+            "that only waits for one that is broken.",
+            seen=meanwhile,
+            expected=f"200 within {WHILE_WAITING} s",
+            show=f"grep -n -i server {service.code}",
+        )
+        try:
+            answer = f"{waiting.result().status_code}"
+        except requests.RequestException as error:
+            answer = f"{type(error).__name__}: no answer within {GIVE_UP} s"
+    instance.expect(
+        answer == "503",
+        "the program waits without a limit for an application that does not answer: each such request keeps a "
+        "connection, until none is left.",
+        seen=answer,
+        expected="503 after PATIENCE",
+        show=f"grep -n -i patience {service.code}",
+    )
 
 
 def test_it_ends_at_sigterm(service, application, stop_words):
@@ -349,6 +411,18 @@ def test_beside_the_others_two_instances_take_turns(service, stage, work):
             show=f"./workshop logs haproxy | grep {sent[-1]}",
             log=stage.log("haproxy"),
         )
+
+
+def started(service: Service, application: Application, stop_words: Path) -> Instance:
+    """Return a program that answers GET /healthz with 200."""
+    instance = service.start(application, stop_words)
+    instance.expect(
+        instance.program.until(instance.is_healthy, START),
+        "GET /healthz is not answered with 200: the sidecar would never register the instance.",
+        seen=instance.state(),
+        expected="200",
+    )
+    return instance
 
 
 def opened_by_its_reader(pipe: Path):
