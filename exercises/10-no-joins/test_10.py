@@ -18,6 +18,7 @@ STAGE2 = str(paths.REPOSITORY / "stage2-microservices")  # where `common` lies
 COMMAND = ["gunicorn", "--worker-class", "gevent", "--no-control-socket", "--bind", "$HOST:$PORT"]
 NOBODY = 2**31 - 1  # the last id that there can be
 LIMIT = 20
+AUTHORS = 60  # of as many messages
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def tap(stage):
 
 
 class Tap(ThreadingHTTPServer):
-    """Passes requests on, notes their addresses, and changes the messages that are answered if a test says how."""
+    """Passes requests on, notes their addresses, and changes the answers if a test says how."""
 
     daemon_threads = True
 
@@ -57,16 +58,22 @@ class Tap(ThreadingHTTPServer):
         self.url, self.target = f"http://127.0.0.1:{self.server_port}", target
         self.asked: list[str] = []
         self.change = lambda messages: messages
+        self.change_users = lambda users: users
+        self.declines_users = False
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.server.asked.append(self.path)
             with session() as http:
                 answer = http.get(self.server.target + self.path, timeout=TIMEOUT)
-            body = answer.json()
+            body, status = answer.json(), answer.status_code
+            if "users" in body:
+                body["users"] = self.server.change_users(body["users"])
+                if self.server.declines_users:
+                    body, status = {"error": "Too many requests."}, 429
             if "messages" in body:
                 body["messages"] = self.server.change(body["messages"])
-            self.send_response(answer.status_code)
+            self.send_response(status)
             if served_by := answer.headers.get("X-Served-By"):
                 self.send_header("X-Served-By", served_by)
             self.end_headers()
@@ -230,6 +237,59 @@ def test_without_messages_of_the_last_day_the_digest_is_empty(digest, tap):
         seen=json.dumps(shown[:1]),
         expected="[]",
         show=f"grep -n -A 5 'def index' work/10-no-joins/{FILE}",
+    )
+    asked = [path for path in tap.asked if path.startswith("/api/users")]
+    expect(
+        not asked,
+        "There is no message, and the digest asks users for no ids: that costs a hop, and the answer depends on what "
+        "users makes of an empty list.",
+        hop=Hop.SERVICE,
+        seen="; ".join(f"GET {unquote(path)}" for path in asked),
+        expected="no request to users",
+        show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
+    )
+
+
+def test_many_authors_take_one_request(digest, tap, chat):
+    tap.change = lambda messages: [{**messages[-1], "user_id": NOBODY - number} for number in range(AUTHORS)]
+    entries(digest, tap.url)
+    asked = [path for path in tap.asked if path.startswith("/api/users")]
+    expect(
+        len(asked) == 1,
+        "With more authors, the digest asks users more often: up to 500 ids fit into one request.",
+        hop=Hop.SERVICE,
+        seen=f"{len(asked)} requests to users for {AUTHORS} authors",
+        expected="1",
+        show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
+    )
+
+
+def test_nicknames_do_not_depend_on_the_order_in_which_users_answers(digest, tap, chat):
+    _, nicknames = chat
+    tap.change_users = lambda users: users[::-1]
+    authors = [one["author"] for one in entries(digest, tap.url)]
+    wrong = [author for author in authors if author["nickname"] != nicknames.get(author["id"], author["nickname"])]
+    expect(
+        not wrong,
+        "A message shows the nickname of another author: users says which id each nickname belongs to, and promises "
+        "no order.",
+        hop=Hop.SERVICE,
+        seen=json.dumps(wrong[:2]),
+        expected=json.dumps([{"id": id_, "nickname": name} for id_, name in nicknames.items()]),
+        show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
+    )
+
+
+def test_while_users_declines_the_messages_are_shown_without_names(digest, tap, chat):
+    tap.declines_users = True
+    answer = application(digest, tap.url).test_client().get(f"{ROUTE}?limit={LIMIT}")
+    expect(
+        answer.status_code == 200 and {one["author"]["nickname"] for one in answer.json["messages"]} == {None},
+        "Users declines the request, and takes the digest with it: services.call raises Declined then.",
+        hop=Hop.SERVICE,
+        seen=f"users: 429; GET {ROUTE}: {answer.status_code} {answer.text[:120]}",
+        expected='200, and "nickname": null for each author',
+        show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
     )
 
 
