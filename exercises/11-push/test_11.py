@@ -1,6 +1,8 @@
 """Checks that a push reaches the clients of both instances, and that a client stays with its own."""
 
 import json
+import signal
+import socket
 import threading
 
 import pytest
@@ -22,6 +24,11 @@ EVENT = {"method": "emit", "event": "typing", "data": ["ann"]}
 SOON = 2  # seconds for a push to arrive
 AWAY = 1.5  # seconds in which a listener may try again to reach Redis, a few times
 MANY = 10  # tries in that time: without a pause, there are thousands
+QUIET = 0.3  # seconds for what was published to arrive
+IDLE = 2.5  # seconds without a push
+FEW = 2  # calls of get_message in that time; polling twice a second needs five
+BURST = 20  # pushes at once
+FROZEN = 6  # seconds for two tries: each takes TIMEOUT of common/redis_client.py, and RECONNECT_AFTER lies between them
 BACK_WITHIN = 5  # seconds
 SESSIONS = 4  # opened one after the other: the load balancer goes round, so each instance opens two
 
@@ -178,8 +185,9 @@ def test_what_is_published_stands_in_the_channel(push, queue_server):
     )
 
 
-def test_nobody_fails_who_publishes_while_redis_is_away(push, queue_server):
+def test_nobody_fails_who_publishes_while_redis_is_away(push, queue_server, caplog):
     queue_server.stop()
+    show = f"grep -n -A 9 'def _publish' {FOLDER}/push.py"
     try:
         push.MessageQueue(queue_server.url)._publish(EVENT)
     except redis.RedisError as error:
@@ -189,11 +197,37 @@ def test_nobody_fails_who_publishes_while_redis_is_away(push, queue_server):
             hop=Hop.QUEUE,
             seen=f"{type(error).__name__}: {error}",
             expected="a line in the log",
+            show=show,
+        ) from error
+    expect(
+        caplog.records,
+        "Redis is away, a push is lost, and the log does not say so: nobody finds out why pages are late.",
+        hop=Hop.QUEUE,
+        seen="no line in the log",
+        expected="a warning with the error",
+        show=show,
+    )
+
+
+def test_no_request_fails_that_publishes_while_redis_is_frozen(push, queue_server):
+    queue_server.program.signal(signal.SIGSTOP)
+    try:
+        push.MessageQueue(queue_server.url)._publish(EVENT)
+    except redis.RedisError as error:
+        raise Wrong(
+            "Redis is frozen, and the request that pushes fails with it: a frozen Redis raises TimeoutError, which is "
+            "no ConnectionError.",
+            hop=Hop.QUEUE,
+            seen=f"{type(error).__name__}: {error}",
+            expected="a line in the log, as when Redis is away",
             show=f"grep -n -A 9 'def _publish' {FOLDER}/push.py",
         ) from error
+    finally:
+        queue_server.program.signal(signal.SIGCONT)
 
 
-def test_listening_goes_on_when_redis_was_away(push, queue_server):
+def test_listening_goes_on_when_redis_was_away(push, queue_server, monkeypatch):
+    looks = count_looks(monkeypatch)
     ear = Ear(push.MessageQueue(queue_server.url))
     show = f"grep -n -A 20 'def _listen' {FOLDER}/push.py"
 
@@ -212,6 +246,8 @@ def test_listening_goes_on_when_redis_was_away(push, queue_server):
         expected=json.dumps(EVENT),
         show=show,
     )
+    must_wait(ear, looks, show)
+    must_hear_all(ear, queue_server, push.CHANNEL, show)
 
     queue_server.stop()
     tries = ear.tries
@@ -236,6 +272,8 @@ def test_listening_goes_on_when_redis_was_away(push, queue_server):
     if ear.error:
         raise ear.error
 
+    must_survive_a_frozen_redis(ear, queue_server.port, show)
+
     queue_server.start()
     ear.heard.clear()
     expect(
@@ -246,6 +284,72 @@ def test_listening_goes_on_when_redis_was_away(push, queue_server):
         expected="what is published after a second or two",
         show=show,
     )
+
+
+def count_looks(monkeypatch) -> list[float]:
+    """Return a list to which each call of `PubSub.get_message` adds its timeout."""
+    looks, original = [], redis.client.PubSub.get_message
+
+    def get_message(self, ignore_subscribe_messages=False, timeout=0.0):
+        looks.append(timeout)
+        return original(self, ignore_subscribe_messages, timeout)
+
+    monkeypatch.setattr(redis.client.PubSub, "get_message", get_message)
+    return looks
+
+
+def must_wait(ear: Ear, looks: list[float], show: str) -> None:
+    """Expect hardly a call while nothing is published."""
+    wait_until(lambda: ear.error, QUIET)  # what has been published so far arrives
+    looks.clear()
+    wait_until(lambda: len(looks) > MANY, IDLE)
+    for most, sentence in (
+        (MANY, "_listen() asks without a pause: it takes a whole core while nothing is pushed."),
+        (FEW, "_listen() asks again and again instead of waiting: a push is late, or an idle process works."),
+    ):
+        expect(
+            len(looks) <= most,
+            sentence,
+            hop=Hop.QUEUE,
+            seen=f"{len(looks)} calls of get_message(timeout={looks[-1] if looks else None}) within {IDLE} s at most",
+            expected="get_message(timeout=LISTEN_FOR), which returns at once when something comes",
+            show=show,
+        )
+
+
+def must_hear_all(ear: Ear, server: Redis, channel: str, show: str) -> None:
+    """Expect all of several pushes that are published at once."""
+    ear.heard.clear()
+    wanted = [{**EVENT, "data": [f"ann {number}"]} for number in range(BURST)]
+    with server.client.pipeline() as pipeline:
+        for event in wanted:
+            pipeline.publish(channel, json.dumps(event))
+        pipeline.execute()
+    wait_until(lambda: len(ear.heard) >= BURST or ear.error, SOON)
+    expect(
+        [as_json(text) for text in ear.heard] == wanted,
+        "_listen() loses pushes that come close together: keep one subscription as long as the connection lives.",
+        hop=Hop.QUEUE,
+        seen=f"{len(ear.heard)} of {BURST} pushes",
+        expected=f"all {BURST}, in the same order",
+        show=show,
+    )
+
+
+def must_survive_a_frozen_redis(ear: Ear, port: int, show: str) -> None:
+    """Have connections to Redis accepted and not answered; expect the listener to try a second time."""
+    with socket.create_server((HOST, port)):
+        tries = ear.tries
+        wait_until(lambda: ear.error or ear.tries >= tries + 2, FROZEN)
+    if isinstance(ear.error, redis.RedisError):
+        raise Wrong(
+            "When Redis freezes, _listen() ends: it accepts connections and does not answer, which raises "
+            "TimeoutError. That is no ConnectionError.",
+            hop=Hop.QUEUE,
+            seen=f"{type(ear.error).__name__}: {ear.error}",
+            expected="it catches RedisError, waits for RECONNECT_AFTER, and subscribes anew",
+            show=show,
+        )
 
 
 def test_the_load_balancer_does_not_go_by_address(learner):
@@ -361,7 +465,9 @@ def hear(listener: Listener, nickname: str) -> bool:
 
 
 def as_json(text):
-    """Return what the text says in JSON, or None."""
+    """Return what the text says in JSON, or None. A dictionary is decoded already: PubSubManager takes both."""
+    if isinstance(text, dict):
+        return text
     try:
         return json.loads(text)
     except (TypeError, ValueError):

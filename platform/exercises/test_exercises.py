@@ -81,6 +81,12 @@ def test_each_wrong_answer_fails_with_a_text_of_its_own(learner):
     assert_again(learner.workshop, before)
 
 
+def test_each_other_right_answer_passes(learner):
+    for answer in sorted((learner.exercise.folder / "right").glob("*")):
+        learner.put(learner.exercise.folder / "solution", answer)
+        assert learner.check(0).startswith(f"PASSED {learner.exercise.name}"), answer.name
+
+
 def holds(printed: str, expected: str) -> bool:
     """Tell whether lines hold the expected ones, in that order; `…` stands for anything."""
     parts = [part for line in expected.splitlines() for part in line.split("…")]
