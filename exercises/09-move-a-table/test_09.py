@@ -12,9 +12,10 @@ import pytest
 import requests
 
 from workshop import paths, routing
+from workshop.errors import WorkshopError
 from workshop.probe import session
 from workshop.registry import Registry
-from workshop.verdict import Hop, expect
+from workshop.verdict import Hop, Wrong, expect
 from workshop.waiting import wait_until
 
 FOLDER = paths.RUN / "exercise-09"  # stays after the check: one can look into it
@@ -27,6 +28,8 @@ WRITES_TIMEOUT = 15  # seconds until everybody must have written once more: an a
 HERE = Path(__file__).parent
 DIFF = f".venv/bin/python exercises/09-move-a-table/notes.py diff {BOARD} {NOTES}".replace(f"{paths.REPOSITORY}/", "")
 LOG = f"./workshop logs haproxy | grep {PREFIX}"
+SHOW = "grep -n -A22 'def move' work/09-move-a-table/move.py"
+WRITER_LOCK = 1  # second
 HELD = routing.held
 CUT = "CREATE TRIGGER on_{0} AFTER {0} ON notes BEGIN UPDATE notes SET text = substr(text, 1, 4) WHERE id = NEW.id; END"
 
@@ -152,6 +155,25 @@ def test_when_notes_differ_nothing_has_moved(learner, pair, monkeypatch):
     )
 
 
+@pytest.mark.timeout(45)
+def test_when_requests_do_not_end_nothing_has_moved(learner, pair, monkeypatch):
+    """Have a request to the source that is not answered in time: `move` is told so."""
+    for event in ("INSERT", "UPDATE"):
+        execute(NOTES, f"DROP TRIGGER on_{event}")
+    monkeypatch.setattr(routing, "wait_for_requests", lambda *_arguments: ["a request that is still under way"])
+    try:
+        try_to_move(learner, pair, monkeypatch, "board", "notes")
+    except WorkshopError:
+        return
+    raise Wrong(
+        "A request to board was still under way, and `move` has moved the route: what that request writes is lost.",
+        hop=Hop.BALANCER,
+        seen="routing.wait_for_requests has returned a request, and `move` has gone on",
+        expected="`move` raises WorkshopError, and the route stays",
+        show=SHOW,
+    )
+
+
 @pytest.fixture(scope="module")
 def pair(stage):
     """Both services beside the stage: `board` has the notes, and answers."""
@@ -213,6 +235,40 @@ def move(learner, stage, monkeypatch, source: str, target: str) -> None:
         show=DIFF,
     )
     expect(
+        watched.waited_for,
+        f"`move` pauses instead of waiting for the requests that are under way to {source}: a slow request takes "
+        "longer than the pause, and everybody's writes wait for all of it.",
+        hop=Hop.BALANCER,
+        seen="no call of routing.wait_for_requests in the hold",
+        expected=f"routing.wait_for_requests({source!r}, hold.seconds_left()), which returns as soon as none is left",
+        show=SHOW,
+    )
+    expect(
+        not watched.uncommitted,
+        "The route moves before the new database is committed: the first readers there do not find the last notes.",
+        hop=Hop.DATABASE,
+        seen=f"{watched.uncommitted} notes that other connections to {target} do not see when the route is set",
+        expected="0: end the transaction in the new database first",
+        show=SHOW,
+    )
+    expect(
+        not watched.early_copy_locks,
+        "The early copy locks the old database: everybody's writes wait for it, as long as if they were held.",
+        hop=Hop.DATABASE,
+        seen=f"{source} cannot be written to while `copy` runs before the hold",
+        expected="a transaction in the new database only",
+        show=SHOW,
+    )
+    expect(
+        not watched.compares_unlocked,
+        f"{source} can be written to while `move` compares: should the hold be over by then, a write comes after the "
+        "comparison, and is lost.",
+        hop=Hop.DATABASE,
+        seen=f"a write to {source} during `compare`, in the hold",
+        expected=f"`locked` around copying, comparing and switching: {source} has to wait",
+        show=SHOW,
+    )
+    expect(
         (watched.left or 0) <= ROWS // 10,
         "Everybody's writes wait while all notes are copied: with a larger table, that takes longer than the 2 s.",
         hop=Hop.BALANCER,
@@ -225,8 +281,12 @@ def move(learner, stage, monkeypatch, source: str, target: str) -> None:
 def try_to_move(learner, stage, monkeypatch, source: str, target: str):
     """Return what people wrote meanwhile, what was so at the moments that matter, and Differs if it was raised."""
     watched = Watched(stage.registry, source, target)
-    monkeypatch.setattr(routing, "held", watched.held)  # before the learner's file is loaded, which may import the name
+    # Before the learner's file is loaded, which may import the names.
+    monkeypatch.setattr(routing, "held", watched.held)
+    monkeypatch.setattr(routing, "wait_for_requests", watched.watch_wait(routing.wait_for_requests))
     module = learner.load("move.py")
+    monkeypatch.setattr(module, "copy", watched.watch_copy(module.copy))
+    monkeypatch.setattr(module, "compare", watched.watch_compare(module.compare))
     sides = [module.Side(name, _database(name)) for name in (source, target)]
     failure = None
     with Writers(stage.url + PREFIX, _database(source)) as writers:
@@ -260,18 +320,49 @@ class Watched(Registry):
         self.left: int | None = None  # notes still to be copied when the hold began; None: there was no hold
         self.is_holding = self.moved_in_hold = False  # writes: now; when the route was set
         self.slips_in = False  # whether the source could be written to when the route was set
+        self.waited_for = False  # whether `move` has asked, in the hold, which requests are under way
+        self.uncommitted = 0  # notes that were not yet visible in the new database when the route was set
+        self.early_copy_locks = self.compares_unlocked = False
 
     def set_route(self, prefixes: str, service: str) -> None:
         if service == self.target:
             self.moved_in_hold = self.is_holding
             self.slips_in = can_be_written(self.databases[0])
+            self.uncommitted = self.missing()
         super().set_route(prefixes, service)
+
+    def missing(self) -> int:
+        """Return how many notes of the old database other connections do not see in the new one."""
+        old, new = map(notes.read, self.databases)
+        return len(old.items() - new.items())
+
+    def watch_wait(self, wait):
+        def wait_for_requests(*arguments, **options):
+            self.waited_for = self.waited_for or self.is_holding
+            return wait(*arguments, **options)
+
+        return wait_for_requests
+
+    def watch_copy(self, copy):
+        def watched(old, new):
+            if not self.is_holding:
+                # A writer's own lock ends within a millisecond, that of `move` not before this call has ended.
+                self.early_copy_locks = not can_be_written(self.databases[0], timeout=WRITER_LOCK)
+            return copy(old, new)
+
+        return watched
+
+    def watch_compare(self, compare):
+        def watched(old, new):
+            self.compares_unlocked = self.is_holding and can_be_written(self.databases[0])
+            return compare(old, new)
+
+        return watched
 
     @contextlib.contextmanager
     def held(self, routes: dict[str, str]):
         with HELD(routes) as hold:
-            old, new = map(notes.read, self.databases)
-            self.left = len(old.items() - new.items())
+            self.left = self.missing()
             self.is_holding = True
             try:
                 yield hold
@@ -393,9 +484,9 @@ def execute(database: Path, statement: str, *values) -> None:
         connection.execute(statement, values)
 
 
-def can_be_written(database: Path) -> bool:
-    """Tell whether somebody could write to a database in this moment."""
-    with contextlib.closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+def can_be_written(database: Path, timeout: float = 0) -> bool:
+    """Tell whether somebody could write to a database in this moment, or within `timeout` seconds."""
+    with contextlib.closing(sqlite3.connect(database, timeout=timeout, isolation_level=None)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
