@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,18 @@ ANSWER_TIMEOUT = 5  # seconds
 # As in stage.toml.
 SERVER = ["gunicorn", "--worker-class", "gevent", "--workers", "1", "--no-control-socket"]
 MIGRATE = ["flask", "--app", "parley", "db", "upgrade"]
+MANY = 1500  # messages, more than a migration in batches is likely to take at once
+# What a worker of v5 does when it has expanded the links of a message.
+SET_HTML = """
+import sys
+from common.database import db
+from parley import create_app
+from parley.models.message import Message
+
+with create_app().app_context():
+    db.session.get(Message, int(sys.argv[1])).html = "<p>with a preview of its link</p>"
+    db.session.commit()
+"""
 TOOL = "PYTHONPATH=platform .venv/bin/python exercises/13-expand-contract/versions.py"
 
 
@@ -51,6 +64,16 @@ class Rename:
         """Both write, both read, and each edits what the other has written."""
         self.v5 = self.start("v5")
         self.expect_column("text", "0002_expand.py")
+        kind = self.types()["text"]
+        expect(
+            "(" not in kind,
+            f"The new column takes {kind.strip('VARCH()')} characters, and a message may have 4,000. SQLite ignores "
+            "the length, and PostgreSQL refuses longer texts.",
+            hop=Hop.DATABASE,
+            seen=f"text {kind}",
+            expected="text TEXT, as source has",
+            show=f"{TOOL} plan",
+        )
         of_v4 = self.v4.post("written by v4, while v5 runs")
         of_v5 = self.v5.post("written by v5")
         self.v4.must_show(of_v5, "written by v5", "v4 does not see what v5 writes.")
@@ -66,13 +89,23 @@ class Rename:
         self.both_columns(self.first, "edited by v5", "v5 edits a message, and leaves the new column as it was.")
         both = self.v5.post("written by v5, in both columns")
         self.both_columns(both, "written by v5, in both columns", "v5 writes a message without the new column.")
+        self.set_html(both)
+        self.both_columns(
+            both,
+            "written by v5, in both columns",
+            "v5 changes only the HTML of a message, and overwrites the new column.",
+        )
+        as_long = self.v5.post("written by v5, too")
+        self.v4.edit(as_long, "changed by v4, too")
+        self.add_old_messages()
         self.messages = {
+            as_long: "changed by v4, too",
             self.first: "edited by v5",
             of_v4: "written by v4, while v5 runs",
             of_v5: "edited by v4",
             both: "written by v5, in both columns",
         }
-        self.alone, self.edited = of_v4, of_v5
+        self.alone, self.edited, self.as_long = of_v4, of_v5, as_long
 
     def migrates_and_v6_joins_v5(self):
         """v6 reads the new column, and writes both. Each must see the other's."""
@@ -82,8 +115,10 @@ class Rename:
         for number, sentence in (
             (self.alone, "In v6 a message has no text: v4 wrote it when the column was there already."),
             (self.edited, "In v6 a message has an old text: v5 wrote it, then v4 edited it."),
+            (self.as_long, "In v6 a message has an old text: v4's edit was as long as what v5 had written."),
         ):
             self.v6.must_show(number, self.messages[number], sentence, Hop.DATABASE)
+        self.expect_all_migrated()
         self.sees_all(self.v6)
         self.see_each_other(self.v5, self.v6)
 
@@ -181,6 +216,49 @@ class Rename:
         """Return the columns of messages, and of each whether it is NOT NULL."""
         with sqlite3.connect(versions.DATABASE) as database:
             return {row[1]: bool(row[3]) for row in database.execute("PRAGMA table_info(messages)")}
+
+    def types(self) -> dict[str, str]:
+        """Return the columns of messages, and the type of each."""
+        with sqlite3.connect(versions.DATABASE) as database:
+            return {row[1]: row[2] for row in database.execute("PRAGMA table_info(messages)")}
+
+    def set_html(self, number: int) -> None:
+        """Change only the HTML of a message, with the model of v5."""
+        command = [sys.executable, "-c", SET_HTML, str(number)]
+        program = self.learner.launch(command, self.folder / "v5", **self.environment("v5"))
+        expect(
+            program.wait(START_TIMEOUT) == 0,
+            "v5 cannot change only the HTML of a message, as its worker does when it has expanded a link.",
+            hop=Hop.SERVICE,
+            seen=f"exit status {program.status}",
+            expected="exit status 0",
+            show="cat work/13-expand-contract/v5.py",
+            log=program.output(),
+        )
+
+    def add_old_messages(self) -> None:
+        """Add many messages as v4 wrote them, without the new column."""
+        with sqlite3.connect(versions.DATABASE) as database:
+            database.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+                "INSERT INTO messages (created_at, updated_at, source, html, user_id) "
+                "SELECT created_at, updated_at, 'old message ' || i, html, user_id FROM n JOIN messages "
+                "WHERE messages.id = ?",
+                [MANY, self.first],
+            )
+
+    def expect_all_migrated(self) -> None:
+        with sqlite3.connect(versions.DATABASE) as database:
+            ((left,),) = database.execute("SELECT count(*) FROM messages WHERE text IS NOT source")
+        expect(
+            not left,
+            "After 0003_migrate.py, the two columns differ in some rows: v6 shows these messages as they were, or "
+            "empty.",
+            hop=Hop.DATABASE,
+            seen=f"{left} rows",
+            expected="0: the migration ends when every row has its text",
+            show=f"{TOOL} rows",
+        )
 
     def expect_column(self, name: str, migration: str) -> None:
         columns = self.columns()
