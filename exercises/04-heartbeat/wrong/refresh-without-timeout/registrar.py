@@ -53,9 +53,15 @@ class Registrar:
         # From here on these signals wait for us in `sigtimedwait`, so that none arrives in the middle of a step.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pause = self.heartbeat()
-        while not signal.sigtimedwait(SIGNALS, pause):
+        while not self.is_asked_to_stop(pause):
             pause = self.heartbeat()
         self.deregister()
+
+    def is_asked_to_stop(self, pause: float) -> bool:
+        """Wait for `pause` seconds, or until a signal asks us to stop; tell whether one did."""
+        info = signal.sigtimedwait(SIGNALS, pause)
+        # After a SIGSTOP and a SIGCONT, such as Ctrl-Z and `fg`, CPython returns a number that is no signal.
+        return info is not None and info.si_signo in SIGNALS
 
     def register(self) -> None:
         """Write the key, with a TTL; its value is the address."""
