@@ -3,6 +3,8 @@
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -34,15 +36,30 @@ def pytest_runtest_protocol(item) -> None:
     say(item.config, f"{items.index(item) + 1}/{len(items)} {sentence}")
 
 
-@pytest.fixture(autouse=True)
-def own_process():
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    with own_process():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    with own_process():
+        return (yield)
+
+
+@contextmanager
+def own_process() -> Iterator[None]:
     """Put back what the learner's code can change in this process, and the check and pytest need."""
-    environment, folder, path = dict(os.environ), os.getcwd(), [*sys.path]
-    yield
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    sys.path[:] = path
+    environ, environment, folder, path = os.environ, dict(os.environ), os.getcwd(), [*sys.path]
+    try:
+        yield
+    finally:
+        os.environ = environ  # noqa: B003 - the object itself may have been replaced
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        sys.path[:] = path
 
 
 @pytest.fixture

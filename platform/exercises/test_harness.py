@@ -73,9 +73,9 @@ ANSWERS = {
     "a closed stream": ("import sys\nsys.stdout.close()\ndef add_one(x):\n    return x\n", "1 and 1 are 2", "seen"),
     "no modules": ("import sys\nsys.modules.clear()\n", "was ended in the middle", "no result"),
     "no environment": (
-        "import os\nos.environ = None\ndef add_one(x):\n    return x + 1\n",
-        "Python itself needs",
-        "no result",
+        "import os\nos.environ = None\ndef add_one(x):\n    return x\n",
+        "1 and 1 are 2",
+        "seen              1",
     ),
     "a wrong port": ("PORT", "does not come into rotation", "it listens on 127.0.0.1:"),
 }

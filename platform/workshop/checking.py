@@ -25,7 +25,7 @@ from workshop.waiting import wait_until
 
 TEST_TIMEOUT = 30  # seconds for one test of a check that does not say otherwise
 ABORT = 2  # seconds for a check that is late to say where it was
-PYTEST_BROKE, PYTEST_REFUSES = 3, 4  # an internal error; wrong usage, before anything has begun
+PYTEST_REFUSES = 4  # wrong usage, before anything has begun
 DOCTOR = "`./workshop doctor` says what is wrong with this machine."
 
 
@@ -85,8 +85,6 @@ def _verdict(exercise: Exercise, run: Run, result: Path, printed: str) -> Verdic
         if not where:
             return Verdict(CANNOT_CHECK, f"{late}, and it was not in your files: is this machine too busy? {DOCTOR}")
         sentence = f"{late}: something goes on for ever{where}."
-    elif run.status == PYTEST_BROKE:
-        sentence = "your code has changed something that Python itself needs, so that the check could not go on."
     elif (run.status and end) or run.status == PYTEST_REFUSES:
         last = next((line for line in reversed(printed.splitlines()) if line.startswith("E ")), "")
         return Verdict(CANNOT_CHECK, f"the check itself has failed. {DOCTOR}", log=last or printed)
