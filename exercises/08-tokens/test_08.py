@@ -2,18 +2,21 @@
 
 import base64
 import re
+import subprocess
+import sys
 import time
 from functools import partial
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from requests.adapters import HTTPAdapter
 from sqlalchemy import create_engine, text
 
 from workshop import secrets
 from workshop.probe import session
 from workshop.sidecar import Instance
-from workshop.verdict import Hop, Wrong
+from workshop.verdict import CannotCheck, Hop, Wrong
 from workshop.waiting import wait_until
 
 HOUR = 60 * 60
@@ -25,6 +28,24 @@ FRAMES_OF_LIBRARIES = re.compile(r'(?m)^  File ".*/site-packages/.*\n(    .*\n)+
 ANSWERED_WITHIN = 10  # seconds: longer than the load balancer lets any request take
 # The monolith fetches the list every second, 2 s are promised. Here with room for a machine that is busy.
 EVERYWHERE_WITHIN = 5  # seconds
+SIGN_INS = 3  # of which the time of issue is compared
+WRONG_PASSWORDS = 10  # a minute, for one nickname at one address: then users answers 429
+ELSEWHERE = "127.0.0.2"  # an address of this machine, from which no other client signs in
+CHECK_ALONE_TIMEOUT = 20  # seconds for a Python program to start, and to check a token; measured: 1
+# Checks a token as a service does that has the public key alone. Prints OK, or how that ended.
+CHECK_ALONE = """
+import sys
+from parley import create_app
+from parley.api.tokens import check_token
+app = create_app()
+del app.config["JWT_PRIVATE_KEY"]
+with app.test_request_context():
+    try:
+        check_token(sys.argv[1])
+        print("OK")
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
 
 
 @pytest.mark.timeout(75)
@@ -35,7 +56,10 @@ def test_people_sign_in_and_out(learner, stage):
     with stage.deployed("tokens", {"parley/api/tokens.py": learner.path("tokens.py")}):
         check = Check(stage)
         check.users_is_asked_for_the_password(ann)
+        check.wrong_passwords_count_at_the_clients_address(bob)
         check.a_token_says_what_the_others_read(ann)
+        check.a_token_is_issued_before_the_password_is_checked(ann)
+        check.the_public_key_is_enough_to_check(ann)
         check.what_somebody_else_made_is_refused(ann)
         check.signing_out_ends_this_token(ann)
         check.signing_out_everywhere_ends_all_until_now(ann, bob)
@@ -75,6 +99,24 @@ class Check:
             expected="401",
         )
 
+    def wrong_passwords_count_at_the_clients_address(self, person):
+        """Enter wrong passwords from another address until users refuses more of them, then sign in from here."""
+        path = "/api/tokens"
+        with session() as elsewhere:
+            elsewhere.mount("http://", FromElsewhere())
+            for _ in range(WRONG_PASSWORDS):
+                credentials = (person.nickname, "not the password")
+                elsewhere.post(self.stage.url + path, auth=credentials, timeout=ANSWERED_WITHIN)
+        answer = self.sign_in(person, person.password)
+        self.expect(
+            answer.status_code != 429,
+            "A stranger who tries wrong passwords locks the user out everywhere: tokens does not tell users where "
+            "a request came from.",
+            seen=f"after {WRONG_PASSWORDS} wrong passwords from {ELSEWHERE}, the right one from 127.0.0.1 gets 429",
+            expected="200: the header X-Forwarded-For names the client, by which users counts",
+            show="sed -n '/^def check_password/,/^def issue_token/p' work/08-tokens/tokens.py",
+        )
+
     def a_token_says_what_the_others_read(self, person):
         token = self.token_of(person)
         claims = read(token)
@@ -109,10 +151,64 @@ class Check:
             expected="accepted by tokens and by the monolith: EdDSA, signed with JWT_PRIVATE_KEY",
         )
 
+    def a_token_is_issued_before_the_password_is_checked(self, person):
+        """Compare iat with how long users takes: all of that time is between the two, in each sign-in."""
+        ages = []
+        for _ in range(SIGN_INS):
+            answer = self.sign_in(person, person.password)
+            ages.append((time.time() - read(answer.json()["token"])["iat"], self.seconds_of_users(answer)))
+        age, checked = min(ages, key=lambda both: both[0] - both[1])
+        self.expect(
+            age >= checked,
+            "iat is a time after the password check. If the password changes during the check, a token for the old "
+            "password counts as new.",
+            seen=f"iat is {1000 * age:.0f} ms before the answer arrived, and users alone took {1000 * checked:.0f} ms",
+            expected="iat is the time at which the request arrived, before users is asked",
+            show="sed -n '/^def create/,/^@tokens.delete/p' work/08-tokens/tokens.py",
+        )
+
+    def seconds_of_users(self, answer):
+        """Return how long users took to check the password of a sign-in, by the log of the monolith."""
+        line = re.compile(rf"{re.escape(answer.headers['X-Request-ID'])} .* GET /api/users/me 200 (?P<ms>[0-9.]+) ms")
+        logs = self.stage.run_folder / "logs"
+
+        def find():
+            return next(filter(None, (line.search(file.read_text()) for file in logs.glob("monolith_*.log"))), None)
+
+        found = wait_until(find, ANSWERED_WITHIN)
+        if not found:
+            raise CannotCheck("the monolith's log does not say how long it took to check a password.")
+        return float(found["ms"]) / 1000
+
+    def the_public_key_is_enough_to_check(self, person):
+        token = self.token_of(person)
+        instance = self.told("tokens")
+        done = subprocess.run(
+            [sys.executable, "-c", CHECK_ALONE, token],
+            cwd=instance.folder,
+            env=instance.environment | {"PYTHONPATH": instance.folder},
+            capture_output=True,
+            text=True,
+            timeout=CHECK_ALONE_TIMEOUT,
+        )
+        lines = done.stdout.splitlines()
+        if not lines:
+            raise CannotCheck(f"the tokens service does not start by hand: {done.stderr.strip():.300}")
+        self.expect(
+            lines[-1] == "OK",
+            "check_token does not work in a service that has the public key alone. A service that has the private key "
+            "can also sign.",
+            seen=f"without JWT_PRIVATE_KEY: {lines[-1]}",
+            expected="the claims of a good token, checked with JWT_PUBLIC_KEY",
+            show="sed -n '/^def check_token/,/^def revocation_of_one/p' work/08-tokens/tokens.py",
+        )
+
     def what_somebody_else_made_is_refused(self, person):
         now = int(time.time())
         good = {"user_id": person.id, "iat": now, "exp": now + HOUR, "jti": "of the check"}
-        endless, nameless = ({name: good[name] for name in good if name != missing} for missing in ("exp", "jti"))
+        endless, nameless, timeless = (
+            {name: good[name] for name in good if name != missing} for missing in ("exp", "jti", "iat")
+        )
         sign, hmac = (
             partial(jwt.encode, key=self.private_key, algorithm="EdDSA"),
             partial(jwt.encode, good, self.public_key),
@@ -124,6 +220,7 @@ class Check:
             ("that has expired", sign(good | {"exp": now - 1}), "its hour is over."),
             ("without exp", sign(endless), "it would live for ever."),
             ("without jti", sign(nameless), "it alone could not be revoked."),
+            ("without iat", sign(timeless), "signing out everywhere could not end it."),
             ("that names another algorithm", hmac("HS512"), "its maker chooses the check."),
             ("that names no algorithm", jwt.encode(good, None, "none"), anybody),
             ("that is none", "x.y.z", anybody),
@@ -165,9 +262,13 @@ class Check:
         )
 
     def signing_out_everywhere_ends_all_until_now(self, person, somebody_else):
-        older, this, newer = self.sign_out_everywhere_within_a_second(person)
+        older, this, later, newer = self.sign_out_everywhere_within_a_second(person)
         for who, hop, within in (("tokens", Hop.SERVICE, 0), ("monolith", Hop.DATABASE, EVERYWHERE_WITHIN)):
-            for token, which in ((this, "that asked for it"), (older, "from just before, in the same second,")):
+            for token, which in (
+                (this, "that asked for it"),
+                (older, "from just before, in the same second,"),
+                (later, "that is younger than the one that asked for it"),
+            ):
                 self.expect(
                     wait_until(lambda who=who, token=token: self.refuses(who, token), within),
                     f"Signed out everywhere, and the token {which} still works.",
@@ -266,16 +367,16 @@ class Check:
         return {"refused" if status == 401 else "accepted" for status in statuses}
 
     def sign_out_everywhere_within_a_second(self, person):
-        """Return a token from before, the one that signed out, and one from after, all issued in one second."""
+        """Return four tokens that were issued in one second; the second one signs out after the third was issued."""
         for _ in range(5):
             wait_until(lambda: time.time() % 1 < 0.1, 2)
             second = int(time.time())
-            older, this = self.token_of(person), self.token_of(person)
+            older, this, later = (self.token_of(person) for _ in range(3))
             self.sign_out(this, "?all=1")
             newer = self.token_of(person)
             if int(time.time()) == second:
                 break
-        return older, this, newer
+        return older, this, later, newer
 
     def kept_until(self, claims):
         """Return the latest expires_at of the rows that are about a token, or 0."""
@@ -289,8 +390,19 @@ class Check:
 
     def environment(self, service):
         """Return what an instance of a service was told by its environment."""
+        return self.told(service).environment
+
+    def told(self, service):
+        """Return what the sidecar of an instance of a service was told."""
         instance = self.stage.instances(service)[0]["id"]
-        return Instance.load(self.stage.run_folder / "instances" / f"{instance}.json").environment
+        return Instance.load(self.stage.run_folder / "instances" / f"{instance}.json")
+
+
+class FromElsewhere(HTTPAdapter):
+    """Sends requests from the address ELSEWHERE."""
+
+    def init_poolmanager(self, *arguments, **options):
+        super().init_poolmanager(*arguments, source_address=(ELSEWHERE, 0), **options)
 
 
 def read(token):
