@@ -1,5 +1,9 @@
 """Rolls of the learner's on the running messages service: to a version that is no good, under load, interrupted."""
 
+import os
+import subprocess
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,8 @@ from workshop.waiting import wait_until
 
 SERVICE = "messages"
 CODE = "parley/__init__.py"
+SLOW_START = 3  # looks at a simulated instance until it is UP, for a roll that looks instead of waiting
+SHOW = "cat work/12-rolling-upgrade/roll.py"
 SOON = 5  # seconds: longer than any request takes, for which a drain waits
 ANOTHER = "\n# Another version, made by the check of exercise 12.\n"
 CRASHES = "\nraise RuntimeError('this version crashes at its start')\n"
@@ -160,4 +166,144 @@ def test_rolls_under_load_and_back_again_after_an_interruption(stage, learner, f
         expected="no request fails",
         show="./workshop logs haproxy",
         log=stage.log("haproxy"),
+    )
+
+
+@dataclass
+class SimulatedInstance:
+    """What a roll knows of an instance."""
+
+    id: str
+    version: str
+    state: str = "UP"
+    looks: int = 0  # at it, while it is starting
+
+
+class SimulatedFleet:
+    """A fleet in memory: what a real one does only sometimes, it does each time."""
+
+    def __init__(self, wanted: int, *instances: SimulatedInstance, fails: dict[int, BaseException] | None = None):
+        """Begin with these instances. `fails` says which start (the first is 1) ends with which exception."""
+        self.service, self.wanted, self.fails = SERVICE, wanted, fails or {}
+        self.ours, self.before = list(instances), len(instances)
+        self.starts = 0
+
+    def instances(self) -> list[SimulatedInstance]:
+        for one in self.ours:
+            one.looks += 1
+            if one.state == "STARTING" and self.starts not in self.fails and one.looks > SLOW_START:
+                one.state = "UP"
+        return list(self.ours)
+
+    def start(self, version: str) -> str:
+        self.starts += 1
+        expect(
+            self.starts <= self.wanted,
+            f"It does not go by fleet.wanted: it starts instance number {self.starts}.",
+            **self.seen(f"{self.wanted} × {version}, all UP"),
+        )
+        self.ours.append(SimulatedInstance(f"{version}-{self.before + self.starts}", version, "STARTING"))
+        return self.ours[-1].id
+
+    def wait_until_served(self, instance: str) -> None:
+        (one,) = (one for one in self.ours if one.id == instance)
+        if self.starts in self.fails:
+            raise self.fails[self.starts]
+        one.state = "UP"
+
+    def stop(self, instance: str) -> None:
+        self.ours = [one for one in self.ours if one.id != instance]
+
+    def states(self) -> list[tuple[str, str]]:
+        return sorted((one.version, one.state) for one in self.ours)
+
+    def seen(self, expected: str) -> dict:
+        """Return what a verdict says of the moment: which instances there are."""
+        there = ", ".join(f"{one.id} {one.state}" for one in self.ours)
+        return {"hop": Hop.CODE, "seen": there, "expected": expected, "show": SHOW}
+
+
+@pytest.fixture
+def simulated_roll(learner, monkeypatch):
+    """Return a function that has the learner's code roll a simulated fleet to v2, and returns what it has raised."""
+
+    def refuse(*_arguments, **_options):
+        raise Wrong(
+            "It runs a command of the workshop instead of the fleet's steps: the exercise is to write what that "
+            "command does.",
+            hop=Hop.CODE,
+            seen="a command was started",
+            expected="fleet.start, fleet.wait_until_served and fleet.stop",
+            show=SHOW,
+        )
+
+    def roll(fleet: SimulatedFleet) -> BaseException | None:
+        module = learner.load("roll.py")
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", refuse)
+            patch.setattr(os, "system", refuse)
+            patch.setattr(time, "sleep", lambda _seconds: None)
+            try:
+                module.roll(fleet, "v2")
+            except (WorkshopError, KeyboardInterrupt) as error:
+                return error
+        return None
+
+    return roll
+
+
+def olds(count: int) -> list[SimulatedInstance]:
+    return [SimulatedInstance(f"v1-{number}", "v1") for number in range(1, count + 1)]
+
+
+def test_uses_the_fleet_and_starts_as_many_as_wanted(simulated_roll):
+    fleet = SimulatedFleet(2, *olds(2))
+    error = simulated_roll(fleet)
+    expect(
+        not error,
+        "It gives up on an instance that takes longer to start: only fleet.wait_until_served knows how long that may "
+        "take.",
+        **fleet.seen("it waits with fleet.wait_until_served"),
+    )
+    expect(
+        fleet.states() == [("v2", "UP")] * 2,
+        "It does not go by fleet.wanted: of this service, two instances are wanted.",
+        **fleet.seen("2 × v2, all UP"),
+    )
+
+
+def test_replaces_a_new_instance_that_is_not_up(simulated_roll):
+    fleet = SimulatedFleet(3, SimulatedInstance("v2-1", "v2", "DOWN"), *olds(2))
+    simulated_roll(fleet)
+    expect(
+        fleet.states() == [("v2", "UP")] * 3,
+        "It counts an instance as done that is not UP: after the roll, one fewer serves than is wanted.",
+        **fleet.seen("3 × v2, all UP"),
+    )
+
+
+def test_an_interrupt_leaves_no_instance_that_does_not_serve(simulated_roll):
+    fleet = SimulatedFleet(3, *olds(3), fails={1: KeyboardInterrupt()})
+    error = simulated_roll(fleet)
+    expect(
+        fleet.states() == [("v1", "UP")] * 3,
+        "Ctrl-C while a new instance starts leaves it there: clean up after any exception, also one that is no "
+        "Exception.",
+        **fleet.seen("3 × v1, all UP"),
+    )
+    expect(
+        isinstance(error, KeyboardInterrupt),
+        "Ctrl-C ends the roll, and `roll` returns as if all were well.",
+        **fleet.seen("the KeyboardInterrupt goes on to the caller of `roll`"),
+    )
+
+
+def test_a_later_instance_that_does_not_come_up_is_the_only_one_removed(simulated_roll):
+    fleet = SimulatedFleet(3, *olds(3), fails={2: WorkshopError("It ended at its start.")})
+    simulated_roll(fleet)
+    expect(
+        fleet.states() == [("v1", "UP")] * 2 + [("v2", "UP")],
+        "It also removes new instances that serve, because a later one did not come up: fewer are in rotation than "
+        "before.",
+        **fleet.seen("2 × v1 and 1 × v2, all UP"),
     )
