@@ -18,8 +18,10 @@ def pytest_addoption(parser) -> None:
 def pytest_configure(config) -> None:
     Workshop.driver = config.option.driver
     config.option.db = config.option.db or DBS[config.option.driver]
-    # Tests that were started in the background ignore Ctrl-C, and so would the commands that they are to interrupt.
+    # Tests that were started in the background ignore Ctrl-C, and under nohup SIGHUP. So would the commands that they
+    # interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

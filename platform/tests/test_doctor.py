@@ -11,7 +11,7 @@ from tests.privileges import as_root
 
 from workshop import binaries, doctor, ports
 from workshop.haproxy import HAProxyUnavailable, Runtime, is_down
-from workshop.registry import Backend, Registry, Upstream
+from workshop.registry import Backend, Upstream
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -113,10 +113,9 @@ def test_a_file_that_root_has_left_in_the_run_folder_stops_up(workshop):
 
 
 def test_doctor_names_an_instance_that_haproxy_reports_down_and_why(workshop, until):
-    status = workshop.up()
+    workshop.up()
     assert "Ready." in workshop.run("doctor").stdout
-    foreign = Registry(next(store["address"] for store in status["stores"] if store["name"] == "registry"))
-    foreign.register(Backend("foreign", ["/foreign"], upstreams={"sick": Upstream("127.0.0.1", 9)}), "sick")
+    workshop.registry().register(Backend("foreign", ["/foreign"], upstreams={"sick": Upstream("127.0.0.1", 9)}), "sick")
 
     def is_reported_down() -> bool:
         try:
