@@ -11,8 +11,9 @@ from cryptography import x509
 
 from workshop import balancer, certificates, haproxy, registry
 from workshop.errors import WorkshopError
-from workshop.ports import HOST
+from workshop.ports import HOST, LOOPBACK
 from workshop.registry import Backend, NotRegistered, Registry, RegistryUnavailable, Upstream
+from workshop.state import Frontends
 
 TINY = Backend("tiny", ["/tiny"], upstreams={"tiny_v1_a": Upstream("127.0.0.1", 21001)})
 
@@ -193,7 +194,7 @@ def test_haproxy_accepts_as_much_as_a_service_may_register(service_registry, fol
     services = service_registry.snapshot().services
     assert services == {"tiny": full}
 
-    frontends = dict.fromkeys(("public", "internal", "statistics"), "127.0.0.1:1")
+    frontends = Frontends("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1", hosts=list(LOOPBACK))
     balancer.seed(services, {}, frontends, folder)
     haproxy.check(haproxy.render(services, frontends, folder), folder)
 
