@@ -33,9 +33,9 @@ def queue_expansion(message_id):
     """Have the links of a message expanded; once, however often the sweep finds the message while it waits."""
     if message_id in waiting or len(waiting) >= MAX_WAITING:
         return
+    app, pool = current_app._get_current_object(), threads()
     waiting.add(message_id)
-    app = current_app._get_current_object()
-    threads().submit(background.run, app, expand_links, message_id, g.get("request_id"))
+    pool.submit(background.run, app, expand_links, message_id, g.get("request_id"))
 
 
 def expand_links(message_id, request_id):
