@@ -44,22 +44,23 @@ def answer_page(name, query, time_of_change, tie_breaker):
     shown, has_more = take(db.session.scalars(query), limit)
     links = {"self": request.full_path.rstrip("?")}
     if has_more:
-        cursor = make_cursor(direction, getattr(shown[-1], time_of_change.key), getattr(shown[-1], tie_breaker.key))
+        cursor = make_cursor(direction, shown[-1][time_of_change.key], shown[-1][tie_breaker.key])
         links["next"] = f"{request.path}?{urlencode({**request.args.to_dict(), 'cursor': cursor, 'limit': limit})}"
     if direction == "before":
         shown.reverse()
-    return {name: [row.to_dict() for row in shown], "_links": links}
+    return {name: shown, "_links": links}
 
 
 def take(rows, limit):
-    """Return the rows that fit into one answer, at least one and at most limit, and whether there are more."""
+    """Return as dicts what fits into one answer, at least one row and at most limit, and whether there are more."""
     shown, size = [], 0
     with closing(rows):
         for row in rows:
-            size += len(json.dumps(row.to_dict()))
+            model = row.to_dict()
+            size += len(json.dumps(model))
             if len(shown) == limit or (shown and size > MAX_ANSWER):
                 return shown, True
-            shown.append(row)
+            shown.append(model)
     return shown, False
 
 

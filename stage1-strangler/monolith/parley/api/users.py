@@ -131,7 +131,9 @@ def find_repeat(nickname, password, key):
 
     So a client that got no answer can send the same registration again, although the nickname is taken by then.
     """
-    user = find_by_nickname(nickname) if key else None
+    if key is None:
+        return None
+    user = find_by_nickname(nickname)
     db.session.commit()  # gives the connection back: others can use it while we hash
     if user is None or user.registration_key != key:
         return None
