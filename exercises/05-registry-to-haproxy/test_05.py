@@ -182,7 +182,7 @@ def test_a_hostile_value_does_not_get_in(manager, service, location, instance, u
         expect(
             servers(config).get(service) == {instance: upstream},
             "because of its location a service is left out with its good instances. Leave out the location alone: the "
-            "service gets no rule until its location is written anew.",
+            "service gets no rule until its location is written again.",
             hop=Hop.REGISTRY,
             seen=f"backends: {', '.join(servers(config))}",
             expected=f"a backend {service} with the server {instance}, and no rule that leads to it",
