@@ -1,6 +1,7 @@
 """One service away: what needs it says so at once, and everything else goes on."""
 
 import os
+import re
 import signal
 import time
 from contextlib import contextmanager
@@ -158,9 +159,11 @@ def test_without_socketio_the_page_polls_and_its_banner_says_so(stage, visit, te
 
 def test_an_account_that_is_created_without_tokens_can_be_signed_in_to_later(stage, visit, text):
     visitor, nickname = visit(), text.replace(" ", "-")
+    alert = visitor.page.get_by_role("alert")
     with stopped(stage, "tokens"):
         visitor.enter("Create account", nickname)
-        expect(visitor.page.get_by_role("alert")).to_contain_text("Your account is created")
+        expect(alert).to_have_text(re.compile(r"Your account is created\. No instance .* \(Trying again\.\)"))
+        expect(alert).to_contain_text("Your account is created. Signing in failed: choose “Sign in”", timeout=15_000)
     visitor.enter("Sign in", nickname)
     expect(visitor.draft).to_be_focused()
 

@@ -32,14 +32,16 @@ export function showAccount({ session, store, api, say }) {
   /** Sign in; a new account is created first if that was the button. */
   async function enter(create) {
     const credentials = { nickname: nickname.value, password: password.value };
-    const showRetry = (failure) => { error.textContent = `${failure.message} (Trying again.)`; };
+    let done = "";
+    const showRetry = (failure) => { error.textContent = `${done}${failure.message} (Trying again.)`; };
     if (create) {
       const key = { "Idempotency-Key": idempotencyKey() };
       await persist(() => api.post("/api/users", credentials, key), showRetry);
+      done = "Your account is created. ";
     }
     const headers = { Authorization: basic(credentials.nickname, credentials.password) };
     const { token } = await persist(() => api.post("/api/tokens", null, headers), showRetry).catch((failure) => {
-      if (create) failure.message = "Your account is created, but signing in failed: choose “Sign in” in a few seconds.";
+      if (create) failure.message = `${done}Signing in failed: choose “Sign in” in a few seconds.`;
       throw failure;
     });
     password.value = "";
