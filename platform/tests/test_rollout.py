@@ -52,7 +52,7 @@ PARTS = {
 }
 BLUEPRINT = "health"  # the one in that module
 # Seconds that an upgrade of three instances may take; the monolith has workers to replace as well.
-SLOWEST = {"stage0": 15, "stage1": 15, "stage2": 8}
+SLOWEST = {"stage0": 30, "stage1": 30, "stage2": 20}
 IN_CONTAINERS = 2.5  # times as long: an image is made, and Docker starts and removes each container beside the load
 
 CRASHES = "raise RuntimeError('this version crashes at its start')"
