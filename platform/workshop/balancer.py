@@ -197,6 +197,7 @@ class Balancer:
         self.to_repair: dict[str, Backend] = {}  # what the registry is to say again of a service
         self.repaired = 0.0  # when that was done last, on the monotonic clock
         self.sending: dict[Session, float] = {}  # requests that have not arrived, and when that was first seen
+        self.looked = 0.0  # for those, on the monotonic clock
 
     def run(self) -> None:
         """Work until the process is ended."""
@@ -377,9 +378,12 @@ class Balancer:
         as they come. They are closed without an answer: LONGEST_REQUEST after the first look that sees them. That look
         is at most RECONCILE late, the one that closes them at most CLIENT_POLL.
         """
+        now = time.monotonic()
+        if now - self.looked < CLIENT_POLL:
+            return
+        self.looked = now
         try:
             sending = [session for session in self.runtime.sessions() if session.phase is Phase.SENDING]
-            now = time.monotonic()
             self.sending = {session: self.sending.get(session, now) for session in sending}
             for session, since in self.sending.items():
                 if now - since >= LONGEST_REQUEST:
