@@ -17,6 +17,7 @@ depends_on = None
 
 # Expand: the version before does not know these columns, and leaves them NULL. Migrate: the application fills
 # nickname_key (fill_keys in models/user.py). Contract: a later build makes it NOT NULL, and drops uq_users_nickname.
+# A user whom the version before renames keeps the key of the old nickname until the next change of the nickname.
 # registration_key stays NULL for users who registered without a key.
 def upgrade():
     op.add_column("users", sa.Column("nickname_key", sa.String(length=128), nullable=True))
