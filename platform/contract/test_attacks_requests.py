@@ -142,7 +142,8 @@ def test_a_hostile_body_is_refused(ann, body):
 def test_a_body_is_refused_by_its_length(ann, url):
     assert ann.post("/api/messages", json={"source": "x" * LIMIT}).status_code == 413
     announced = [f"Authorization: Bearer {ann.token}", "Content-Type: application/json", "Content-Length: 999999999"]
-    assert send(url, "POST /api/messages HTTP/1.1", *announced).status == 413
+    with pytest.raises(ConnectionError):
+        send(url, "POST /api/messages HTTP/1.1", *announced)
 
 
 def test_a_body_without_end_is_refused_while_it_is_sent(ann):
@@ -502,8 +503,11 @@ def test_slow_clients_hold_up_nobody_and_are_cut_off(url, anonymous):
         trickle.join()
         for connection in slow:
             connection.settimeout(max(0.1, began + 12 - time.monotonic()))
-            answer = connection.recv(4096)
-            assert b" 408 " in answer or b" 504 " in answer or b" 400 " in answer, answer
+            try:
+                answer = connection.recv(4096)
+            except ConnectionResetError:
+                answer = b""
+            assert not answer or b" 408 " in answer or b" 504 " in answer or b" 400 " in answer, answer
     finally:
         trickle.cancel()
         trickle.join()

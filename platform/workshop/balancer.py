@@ -25,6 +25,7 @@ sticky prefixes are those with which the platform has started its own instances 
 gets one of these prefixes by its location. `./workshop route` may give it one.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -177,6 +178,34 @@ class Leaving:
     since: float  # on the monotonic clock
 
 
+class SlowClients(threading.Thread):
+    """Closes the connection of each request that takes too long to arrive, because each byte renews HAProxy's timeouts.
+
+    It sends no answer: HAProxy 3 would go on reading the request after an answer. A request has LONGEST_REQUEST and at
+    most two CLIENT_POLL.
+    """
+
+    def __init__(self, runtime: Runtime):
+        super().__init__(name="slow clients", daemon=True)
+        self.runtime = runtime
+        self.sending: dict[Session, float] = {}  # the requests that have not arrived, and when we first saw each
+
+    def run(self) -> None:
+        while True:
+            with contextlib.suppress(HAProxyUnavailable):  # the manager's next pass logs it
+                self.close()
+            time.sleep(CLIENT_POLL)
+
+    def close(self) -> None:
+        now = time.monotonic()
+        sending = [session for session in self.runtime.sessions() if session.phase is Phase.SENDING]
+        self.sending = {session: self.sending.get(session, now) for session in sending}
+        for session, since in self.sending.items():
+            if now - since >= LONGEST_REQUEST:
+                self.runtime.shut(session)
+                log.info("closed a connection: its request did not arrive within %s s", LONGEST_REQUEST)
+
+
 class Balancer:
     """Keeps one HAProxy in step with one registry."""
 
@@ -196,18 +225,18 @@ class Balancer:
         self.conflicts: set[tuple[str, str]] = set()  # those logged: (service, what another program says of it)
         self.to_repair: dict[str, Backend] = {}  # what the registry is to say again of a service
         self.repaired = 0.0  # when that was done last, on the monotonic clock
-        self.sending: dict[Session, float] = {}  # requests that have not arrived, and when that was first seen
-        self.looked = 0.0  # for those, on the monotonic clock
 
     def run(self) -> None:
         """Work until the process is ended."""
-        watcher = threading.Thread(target=self.watch, name="watch", daemon=True)
-        watcher.start()
+        threads = [threading.Thread(target=self.watch, name="watch", daemon=True), SlowClients(self.runtime)]
+        for thread in threads:
+            thread.start()
         snapshot, pause = None, RECONCILE
-        while watcher.is_alive():  # should a bug end it, end as well: the supervisor starts us anew
-            for news in self.take_news(min(pause, CLIENT_POLL) if self.sending else pause):
+        while all(
+            thread.is_alive() for thread in threads
+        ):  # if a bug ends one, the supervisor starts the manager again
+            for news in self.take_news(pause):
                 snapshot = news
-            self.close_slow_clients()
             if snapshot is None:
                 pause = RECONCILE
             elif not self.make_pass(snapshot):
@@ -370,27 +399,6 @@ class Balancer:
                 self.registry.confirm_drained(service, name, leaving.address)
                 del self.draining[service, name]
                 log.info("%s: drained in %.0f ms", name, 1000 * waited)
-
-    def close_slow_clients(self) -> None:
-        """Close the connections whose request takes too long to arrive: each byte renews all timeouts of HAProxy.
-
-        HAProxy itself answers 408 while a request fits into its buffer. Here are the longer ones, which it passes on
-        as they come. They are closed without an answer: LONGEST_REQUEST after the first look that sees them. That look
-        is at most RECONCILE late, the one that closes them at most CLIENT_POLL.
-        """
-        now = time.monotonic()
-        if now - self.looked < CLIENT_POLL:
-            return
-        self.looked = now
-        try:
-            sending = [session for session in self.runtime.sessions() if session.phase is Phase.SENDING]
-            self.sending = {session: self.sending.get(session, now) for session in sending}
-            for session, since in self.sending.items():
-                if now - since >= LONGEST_REQUEST:
-                    self.runtime.shut(session)
-                    log.info("closed a connection whose request did not arrive within %s s", LONGEST_REQUEST)
-        except HAProxyUnavailable as error:
-            log.warning("%s: slow clients are not looked for", error)
 
 
 if __name__ == "__main__":

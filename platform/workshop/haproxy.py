@@ -1,8 +1,11 @@
 """HAProxy: its configuration file, and its Runtime API through the socket of its master process."""
 
+import contextlib
 import csv
 import io
+import os
 import re
+import signal
 import socket
 import subprocess
 from dataclasses import dataclass, field
@@ -54,6 +57,9 @@ FOREIGN_ORIGIN = (
 )
 # Bytes. Our services refuse a longer body at once, so HAProxy must not wait for it.
 LONGEST_BODY = 64 * 1024
+MOST_DRAINED = 1024 * 1024  # bytes of a body that HAProxy may have to read after an answer
+# Bytes of a request whose body has no known length, headers included: HAProxy waits for a whole one up to 14 KB.
+LONGEST_CHUNKED = 12 * 1024
 
 
 class HAProxyUnavailable(Exception):
@@ -97,6 +103,8 @@ def render(services: dict[str, Backend], frontends: Frontends, folder: Path) -> 
         foreign_host=FOREIGN_HOST,
         foreign_origin=FOREIGN_ORIGIN,
         longest_body=LONGEST_BODY,
+        most_drained=MOST_DRAINED,
+        longest_chunked=LONGEST_CHUNKED,
         cookie=COOKIE,
         routes=ROUTES,
         holds=HOLDS,
@@ -182,7 +190,7 @@ def _phase(session: str) -> Phase:
         return Phase.WEBSOCKET
     if "rsp.st=MSG_DATA" in session:
         return Phase.READING
-    return Phase.SENDING if "req.st=MSG_DATA" in session else Phase.ANSWERING
+    return Phase.SENDING if re.search("req.st=MSG_(BODY|DATA)", session) else Phase.ANSWERING
 
 
 class Runtime:
@@ -306,6 +314,12 @@ class Runtime:
             websockets = sum(_phase(session) is Phase.WEBSOCKET for session in self._sessions(worker))
             total += int(connections[1]) - websockets if connections else 0  # None: it has just ended
         return total
+
+    def end_outdated_workers(self) -> None:
+        """End the workers from before a reload. This closes their connections: WebSockets connect to the new worker."""
+        for worker in self.workers()[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(worker.removeprefix("@!")), signal.SIGTERM)
 
     def shut(self, session: Session) -> None:
         """Close the connections of a session, to the client and to the instance."""
