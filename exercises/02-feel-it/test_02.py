@@ -32,6 +32,10 @@ PHASES = [
 RESTART_SECONDS = 8  # that the monolith is asked, which is restarted meanwhile: measured, that takes 4
 ROOM = 5  # seconds for a probe to start, and to print, on a busy machine
 LATE = 5  # answers that were good for the server, and too late for the probe, on a busy machine
+LATE_REQUEST = 0.5  # seconds after a request is due; LATE requests may be that late, on a busy machine
+CROWDED = 0.5 / RATE  # seconds between two requests: half of what the pace has
+SLOW_ANSWER = 0.5  # seconds
+SHOW_OUTAGE = "sed -n '/def longest_outage/,/^def session/p' work/02-feel-it/probe.py"
 OUTAGE_TOLERANCE = 0.5  # seconds: what the server has sent, the probe knows later
 RESTART_TOLERANCE = 1  # second: the log has no times, so an outage is estimated from what failed meanwhile
 
@@ -42,13 +46,14 @@ class Unreliable(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self):
+    def __init__(self, phases: list[tuple[str, float, float]]):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/{secrets.token_hex(4)}"
-        self.lengths = [(name, random.uniform(*limits)) for name, *limits in PHASES]  # noqa: S311 - no secret
+        self.lengths = [(name, random.uniform(*limits)) for name, *limits in phases]  # noqa: S311 - no secret
         self.lock, self.is_over, self.started = threading.Lock(), threading.Event(), None
         self.arrived = Counter()  # what was done with a request → how many
-        self.answered: list[float] = []  # when, by the clock of this process
+        self.asked: list[float] = []  # when, by the clock of this process
+        self.answered: list[float] = []  # and when this was
 
     def arrive(self) -> str:
         """Count a request, and return what is to be done with it."""
@@ -59,7 +64,16 @@ class Unreliable(ThreadingHTTPServer):
             phases = zip(ends, self.lengths, strict=True)
             done = next((name for end, (name, _) in phases if now < self.started + end), "answered")
             self.arrived[done] += 1
+            self.asked.append(now)
         return done
+
+    def late(self) -> int:
+        """Return how many requests arrived much later than they were due."""
+        return sum(at - self.started - number / RATE > LATE_REQUEST for number, at in enumerate(self.asked))
+
+    def crowded(self) -> int:
+        """Return how many requests arrived hard on the heels of the one before."""
+        return sum(later - earlier < CROWDED for earlier, later in itertools.pairwise(self.asked))
 
     def longest_outage(self) -> float:
         times = [self.started, *sorted(self.answered), self.started + SECONDS]
@@ -74,6 +88,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.answered.append(time.monotonic())
             case "refused":
                 self.answer(503)
+            case "not found":
+                self.answer(404)
+            case "answered late":
+                time.sleep(SLOW_ANSWER)
+                self.answer(200)
             case "left waiting":
                 self.server.is_over.wait(60)
         # cut off: the connection is closed without a word.
@@ -88,8 +107,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def unreliable_server():
-    with Unreliable() as server:
+def unreliable_server(phases: list[tuple[str, float, float]]):
+    with Unreliable(phases) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -102,7 +121,7 @@ def unreliable_server():
 
 def test_the_account_agrees_with_that_of_a_server_that_fails_in_a_known_way(learner, stage):
     show = f".venv/bin/python work/02-feel-it/probe.py {stage.url}/api/messages 3"
-    with unreliable_server() as server:
+    with unreliable_server(PHASES) as server:
         program = learner.start("probe.py", server.url, str(SECONDS))
         account = account_of(program, SECONDS, show)
         sent, failed, outage = account["sent"], account["failed"], account["longest_outage"]
@@ -141,6 +160,22 @@ def test_the_account_agrees_with_that_of_a_server_that_fails_in_a_known_way(lear
         expected=f"{RATE} × {SECONDS} s = {RATE * SECONDS}",
         **report,
     )
+    expect(
+        server.late() <= LATE,
+        "your probe sends requests too late. Compute when each is due, and have a thread for each request that can be "
+        "waiting: at least RATE × TIMEOUT.",
+        seen=f"{server.late()} of {arrived} requests arrived more than {LATE_REQUEST} s after they were due",
+        expected=f"request number n arrives n ÷ {RATE} s after the first one, while others are waiting, too",
+        **report,
+    )
+    expect(
+        server.crowded() <= arrived / 2,
+        "your probe sends its requests in bursts. What happens between two bursts, it does not see. Wait before each "
+        "request until it is due.",
+        seen=f"{server.crowded()} of {arrived} requests arrived less than {CROWDED * 1000:.0f} ms after the one before",
+        expected=f"one request each {1000 / RATE:.0f} ms",
+        **report,
+    )
     failures = f"{bad} failed: " + ", ".join(f"{n} {name}" for name, n in server.arrived.items() if name != "answered")
     expect(
         not refused - LATE <= bad - failed <= refused,
@@ -177,8 +212,68 @@ def test_the_time_before_the_first_good_answer_and_after_the_last_counts(learner
             hop=Hop.CODE,
             seen=f"{outage} s",
             expected=f"{wanted} s, of 5 s with good answers at {' and '.join(map(str, times))} s",
-            show="sed -n '/def longest_outage/,/^def session/p' work/02-feel-it/probe.py",
+            show=SHOW_OUTAGE,
         )
+
+
+def test_the_longest_outage_is_found_in_any_row_of_answers(learner):
+    probe = learner.load("probe.py")
+    in_disorder = (
+        "your probe takes one slow answer for an outage, although others were served meanwhile. The answers can come "
+        "in another order than the requests: sort them by time."
+    )
+    never = "when no answer is good, all the time is an outage. Return the whole duration then."
+    for times, sentence, wanted in (([1.0, 4.0, 2.0, 3.0], in_disorder, 1), ([], never, 5)):
+        outage = probe.longest_outage([probe.Answer(0.5, False), *(probe.Answer(at, True) for at in times)], 5.0)
+        expect(
+            isinstance(outage, int | float) and abs(outage - wanted) < 0.01,
+            sentence,
+            hop=Hop.CODE,
+            seen=f"{outage} s",
+            expected=f"{wanted} s, of 5 s with good answers at {', '.join(map(str, times)) or 'no time'}",
+            show=SHOW_OUTAGE,
+        )
+
+
+def test_each_answer_is_judged_by_its_status_and_its_time(learner):
+    probe = learner.load("probe.py")
+    report = {"hop": Hop.CLIENT, "show": "sed -n '/^def ask/,/^def /p' work/02-feel-it/probe.py"}
+
+    def asked(what_it_does: str):
+        with unreliable_server([(what_it_does, TIMEOUT, TIMEOUT)]) as server:
+            answer = probe.ask(server.url, time.monotonic())
+        expect(
+            isinstance(answer, probe.Answer),
+            "`ask` does not return an Answer. Return one for each request, also for one that has failed.",
+            seen=repr(answer),
+            expected="Answer(at=…, is_good=…)",
+            **report,
+        )
+        return answer
+
+    expect(
+        not asked("not found").is_good,
+        "your probe takes a 404 for a good answer. Compare the status with 200: any other status is a failure.",
+        seen="is_good=True for a 404",
+        expected="is_good=False",
+        **report,
+    )
+    slow = asked("answered late")
+    expect(
+        slow.is_good,
+        f"your probe takes an answer for a failure that comes after {SLOW_ANSWER} s. Wait for {TIMEOUT} s.",
+        seen=f"is_good=False for a 200 after {SLOW_ANSWER} s",
+        expected="is_good=True",
+        **report,
+    )
+    expect(
+        slow.at >= SLOW_ANSWER,
+        "`at` is when your probe sent the request, not when the answer came. So it does not see an outage in which all "
+        "requests wait and are answered in the end. Read the clock after the answer.",
+        seen=f"at={slow.at:.2f} for an answer that took {SLOW_ANSWER} s",
+        expected=f"at={SLOW_ANSWER:.2f} or more",
+        **report,
+    )
 
 
 @pytest.mark.timeout(60)

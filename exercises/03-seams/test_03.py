@@ -11,6 +11,7 @@ import pytest
 
 from workshop import paths
 from workshop import stage as stages
+from workshop.registry import PREFIX
 from workshop.sidecar import Instance
 from workshop.verdict import CannotCheck, Hop, Wrong, expect
 
@@ -117,12 +118,18 @@ def test_each_table_belongs_to_one_service(seams, facts):
 
 
 def test_each_module_belongs_to_one_place(seams, facts):
-    check_places(seams, "modules", facts["modules"], owners_of_module)
+    placed = check_places(seams, "modules", facts["modules"], owners_of_module)
+    if placed.get("worker.py") == "messages" and placed.get("tasks.py") == "gone":
+        sentence = (
+            "worker.py in messages has nothing to run: it runs the tasks of tasks.py, and that is gone. Keep both in "
+            "messages, or put both in gone."
+        )
+        raise wrong("modules", sentence, "worker.py in messages, tasks.py in gone", "both in one place", "tasks.py")
 
 
 def test_each_path_is_answered_by_the_service_that_it_belongs_to(seams, facts):
     check_once(seams, "routes")
-    prefixes = {prefix.rstrip("/"): place for place, kinds in seams.items() for prefix in kinds.get("routes", [])}
+    prefixes = prefixes_of(seams)
     wanted = {prefix.rstrip("/"): service.name for service in stage2().services.values() for prefix in service.routes}
     for prefix in prefixes:
         if prefix == "/healthz":
@@ -148,8 +155,29 @@ def test_each_event_belongs_to_the_service_that_holds_the_connections(seams, fac
     check_places(seams, "events", facts["events"], lambda _event: {"socketio"})
 
 
-def check_places(seams: dict, kind: str, there: list[str], owners) -> None:
-    """Compare the map of one kind of thing with those there are, and with who may have each."""
+def prefixes_of(seams: dict) -> dict[str, str]:
+    """Return the place of each prefix, without a slash at its end, as the load balancer knows it."""
+    prefixes = {}
+    for place, kinds in seams.items():
+        for route in kinds.get("routes", []):
+            if not PREFIX.fullmatch(route):
+                sentence = (
+                    f"the load balancer would not accept the route {route}. It compares a prefix with the path of each "
+                    "request, and knows no placeholders. Write only the part that is the same in all requests."
+                )
+                raise wrong("routes", sentence, f"{route} in {place}", "a prefix such as /api/users")
+            prefix = route.rstrip("/")
+            if prefixes.setdefault(prefix, place) != place:
+                sentence = (
+                    f"{prefix} and {prefix}/ are one prefix: the load balancer ignores a slash at the end. Give the "
+                    "prefix to one service."
+                )
+                raise wrong("routes", sentence, f"it is in {prefixes[prefix]} and in {place}", "everything once")
+    return prefixes
+
+
+def check_places(seams: dict, kind: str, there: list[str], owners) -> dict[str, str]:
+    """Compare the map of one kind of thing with those there are, and with who may have each; return the places."""
     placed = check_once(seams, kind)
     for name in sorted(placed.keys() - set(there)):
         raise wrong(kind, f"the monolith has no {KINDS[kind]} {name}.", f"{name} in {placed[name]}", ", ".join(there))
@@ -162,6 +190,7 @@ def check_places(seams: dict, kind: str, there: list[str], owners) -> None:
             sentence = f"the {KINDS[kind]} {name} does not belong to {place}: {reason}."
             others = ", ".join(other for other in PLACES if other != place)
             raise wrong(kind, sentence, f"{name} in {place}", f"{name} in one of {others}", name)
+    return placed
 
 
 def check_once(seams: dict, kind: str) -> dict[str, str]:

@@ -186,7 +186,11 @@ class SimulatedFleet:
         """Begin with these instances. `fails` says which start (the first is 1) ends with which exception."""
         self.service, self.wanted, self.fails = SERVICE, wanted, fails or {}
         self.ours, self.before = list(instances), len(instances)
-        self.starts = 0
+        self.starts, self.failed = 0, ""
+        self.least = len(self.serving())  # in rotation, at any time
+
+    def serving(self) -> list[str]:
+        return [one.id for one in self.ours if one.state == "UP"]
 
     def instances(self) -> list[SimulatedInstance]:
         for one in self.ours:
@@ -198,6 +202,12 @@ class SimulatedFleet:
     def start(self, version: str) -> str:
         self.starts += 1
         expect(
+            not self.failed,
+            f"It starts another instance after {self.failed} did not come up. A version that does not come up ends the "
+            "roll: remove that instance, and let the exception go on.",
+            **self.seen("no further start"),
+        )
+        expect(
             self.starts <= self.wanted,
             f"It does not go by fleet.wanted: it starts instance number {self.starts}.",
             **self.seen(f"{self.wanted} × {version}, all UP"),
@@ -208,10 +218,21 @@ class SimulatedFleet:
     def wait_until_served(self, instance: str) -> None:
         (one,) = (one for one in self.ours if one.id == instance)
         if self.starts in self.fails:
+            self.failed = instance
             raise self.fails[self.starts]
         one.state = "UP"
 
     def stop(self, instance: str) -> None:
+        serving = self.serving()
+        if instance in serving and len(serving) <= self.least and not self.failed:  # afterwards the test itself says it
+            if len(serving) < len(self.ours):
+                sentence = (
+                    f"It stops {instance}, which serves, to make room, and keeps an instance that does not serve. Stop "
+                    "the instances first that are not UP."
+                )
+            else:
+                sentence = f"It stops {instance} before another one serves in its place. Start the other one first."
+            raise Wrong(sentence, **self.seen(f"{self.least} in rotation besides the one that goes"))
         self.ours = [one for one in self.ours if one.id != instance]
 
     def states(self) -> list[tuple[str, str]]:
@@ -278,6 +299,27 @@ def test_replaces_a_new_instance_that_is_not_up(simulated_roll):
     expect(
         fleet.states() == [("v2", "UP")] * 3,
         "It counts an instance as done that is not UP: after the roll, one fewer serves than is wanted.",
+        **fleet.seen("3 × v2, all UP"),
+    )
+
+
+def test_starts_what_is_missing(simulated_roll):
+    fleet = SimulatedFleet(3, SimulatedInstance("v2-1", "v2"), *olds(1))
+    simulated_roll(fleet)
+    expect(
+        fleet.states() == [("v2", "UP")] * 3,
+        "It ends when no old instance is left, although fewer serve than are wanted. Go on until as many as "
+        "fleet.wanted serve.",
+        **fleet.seen("3 × v2, all UP"),
+    )
+
+
+def test_keeps_those_that_serve_when_another_one_does_not(simulated_roll):
+    fleet = SimulatedFleet(3, *olds(3), SimulatedInstance("v2-4", "v2", "DOWN"))
+    simulated_roll(fleet)
+    expect(
+        fleet.states() == [("v2", "UP")] * 3,
+        "It leaves an instance that does not serve, or one of another version, after an interrupted roll.",
         **fleet.seen("3 × v2, all UP"),
     )
 
