@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # Runs a script in a bare Debian (no Python, no git, no sudo), with a copy of the repository in /home/learner/workshop.
 #
-#   bare_debian.sh FILE           as root; exit status: the script's own, or 125 when the system cannot be made
-#   bare_debian.sh FILE BUNDLE    without a network, with the file BUNDLE as /home/learner/bundle.tar
+#   bare_debian.sh SUITE FILE           as root, in Debian's SUITE, such as trixie; exit status: the script's own, or 125
+#                                       when the system cannot be made
+#   bare_debian.sh SUITE FILE BUNDLE    without a network, with the file BUNDLE as /home/learner/bundle.tar
 #
 # The system is a debootstrap minbase in a chroot with processes of its own, made once and kept as an archive; it uses
 # this machine's network, and reaches package registries with this machine's client settings. What the script leaves
 # running is ended with it.
 set -euo pipefail
-script=$(readlink -f "$1")
-bundle=${2:-}
+suite=$1
+script=$(readlink -f "$2")
+bundle=${3:-}
 repository=$(cd "$(dirname "$(readlink -f "$0")")/../.." && pwd)
-archive=${XDG_CACHE_HOME:-$HOME/.cache}/workshop/bookworm.tar
+archive=${XDG_CACHE_HOME:-$HOME/.cache}/workshop/$suite.tar
 
 root=$(mktemp -d /tmp/bare-debian.XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
 
 make_archive() {
     mkdir -p "$(dirname "$archive")"
-    debootstrap --variant=minbase --include=ca-certificates bookworm "$root" >"$archive.log" 2>&1 ||
+    debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" >"$archive.log" 2>&1 ||
         { tail -n 20 "$archive.log" >&2 && return 1; }
     tar -C "$root" -cf "$archive.part" . && mv "$archive.part" "$archive"
 }
