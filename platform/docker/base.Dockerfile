@@ -1,6 +1,6 @@
 # What every container of the workshop begins with: Debian (or Ubuntu) with Python, HAProxy, etcd, Redis and PostgreSQL.
 # The context has debs/: the packages that the base lacks. Nothing is downloaded here.
-ARG BASE=debian:bookworm-slim
+ARG BASE
 FROM ${BASE} AS installed
 COPY debs /debs
 # No server is started as it is installed, and PostgreSQL makes no databases: all that is done in .run/.

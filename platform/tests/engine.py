@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from tests.privileges import can_mount
 
+from workshop.docker import base_image
 from workshop.waiting import wait_until
 
 MAKE_BASE = Path(__file__).resolve().parents[1] / "docker" / "make-base.sh"
 # Images are kept for the next time: to make them takes some minutes.
 IMAGES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workshop" / "docker"
-BASE = "debian:bookworm-slim"
+BASE = base_image()
 START_TIMEOUT = 30  # seconds; measured: 1
 STOP_TIMEOUT = 30  # seconds; measured: 1
 

@@ -212,10 +212,10 @@ def _make_images(say: Callable[[str], None]) -> None:
         scratch, debs, wheels = (Path(name, part) for part in ("scratch", "base/debs", "wheels/wheels"))
         for needed in (scratch, debs, wheels):
             needed.mkdir(parents=True)
-        say(f"Making the images that all others begin with, from {_from()}: a few minutes, once")
-        installed = _packages_of(_from())
+        say(f"Making the images that all others begin with, from {base_image()}: a few minutes, once")
+        installed = _packages_of(base_image())
         bundle.download_debs(list(PACKAGES), scratch, debs, installed)
-        _build(_base(), "base", debs.parent, {"BASE": _from(), "USER_ID": str(Docker.user)})
+        _build(_base(), "base", debs.parent, {"BASE": base_image(), "USER_ID": str(Docker.user)})
         bundle.download_wheels(scratch, wheels)
         _build(_wheels(), "wheels", wheels.parent, {"BASE": _base()})
 
@@ -231,7 +231,7 @@ def _packages_of(image: str) -> str:
     return answer.stdout
 
 
-def _from() -> str:
+def base_image() -> str:
     """Return the image that ours begin with: the one of this machine's release, unless another is asked for."""
     release = platform.freedesktop_os_release()
     known = {"debian": "debian:{VERSION_CODENAME}-slim", "ubuntu": "ubuntu:{VERSION_ID}"}  # as make-base.sh calls them
@@ -239,7 +239,7 @@ def _from() -> str:
 
 
 def _base() -> str:
-    return f"workshop-base:{_digest('base', _from(), str(Docker.user), *PACKAGES)}"
+    return f"workshop-base:{_digest('base', base_image(), str(Docker.user), *PACKAGES)}"
 
 
 def _wheels() -> str:
