@@ -136,6 +136,8 @@ def problem_with(file: Path) -> str | None:
     content = file.read_bytes()
     if not content.strip():
         return "is empty"
+    if b"\0" in content:
+        return "cannot be read, because it has a NUL byte: have your editor save it as UTF-8"
     try:
         match file.suffix:
             case ".py":

@@ -177,7 +177,7 @@ def test_tests_and_prose_are_shown_when_asked_for():
         (["stage2", "stage2"], "stage2 does not come after stage2: name the earlier stage first"),
         (["stage2", "stage0"], "stage0 does not come after stage2: name the earlier stage first"),
         (["stage0", "stage2", "celery"], "There is no topic 'celery': choose ui or tokens or users"),
-        (["stage0", "stage2", "--html", "/proc/lesson.html"], "/proc/lesson.html cannot be written, "),
+        (["stage0", "stage2", "--html", "/proc/lesson.html"], "/proc/lesson.html cannot be written"),
         (
             ["stage0", "stage2", "--html", "/dev/null"],
             "/dev/null cannot be written: name a file in a folder that exists and is yours.",

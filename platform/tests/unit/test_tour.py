@@ -104,7 +104,7 @@ def test_the_last_station_leads_nowhere():
         (["0"], f"There is no station '0': `./workshop tour` lists 1 to {len(STATIONS)}."),
         ([len(STATIONS) + 1], f"There is no station '{len(STATIONS) + 1}': "),
         (["tokens"], "There is no station 'tokens': "),
-        (["--html", "/proc/tour.html"], "/proc/tour.html cannot be written, "),
+        (["--html", "/proc/tour.html"], "/proc/tour.html cannot be written"),
         (["--html", "/"], "/ cannot be written: name a file in a folder that exists and is yours."),
     ],
 )
