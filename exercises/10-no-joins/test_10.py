@@ -280,19 +280,6 @@ def test_nicknames_do_not_depend_on_the_order_in_which_users_answers(digest, tap
     )
 
 
-def test_while_users_declines_the_messages_are_shown_without_names(digest, tap, chat):
-    tap.declines_users = True
-    answer = application(digest, tap.url).test_client().get(f"{ROUTE}?limit={LIMIT}")
-    expect(
-        answer.status_code == 200 and {one["author"]["nickname"] for one in answer.json["messages"]} == {None},
-        "Users declines the request, and takes the digest with it: services.call raises Declined then.",
-        hop=Hop.SERVICE,
-        seen=f"users: 429; GET {ROUTE}: {answer.status_code} {answer.text[:120]}",
-        expected='200, and "nickname": null for each author',
-        show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
-    )
-
-
 def test_while_users_is_away_the_messages_are_shown_without_names(digest, stage, chat):
     messages, _ = chat
     wanted = [entry(message, None) for message in messages]
@@ -304,6 +291,19 @@ def test_while_users_is_away_the_messages_are_shown_without_names(digest, stage,
         "Show what there is, without names.",
         hop=Hop.SERVICE,
         seen=f"GET {ROUTE}: {answer.status_code} {answer.text[-160:]}",
+        expected='200, and "nickname": null for each author',
+        show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
+    )
+
+
+def test_while_users_declines_the_messages_are_shown_without_names(digest, tap, chat):
+    tap.declines_users = True
+    answer = application(digest, tap.url).test_client().get(f"{ROUTE}?limit={LIMIT}")
+    expect(
+        answer.status_code == 200 and {one["author"]["nickname"] for one in answer.json["messages"]} == {None},
+        "Users declines the request, and takes the digest with it: services.call raises Declined then.",
+        hop=Hop.SERVICE,
+        seen=f"users: 429; GET {ROUTE}: {answer.status_code} {answer.text[:120]}",
         expected='200, and "nickname": null for each author',
         show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
     )

@@ -68,6 +68,7 @@ def test_a_missing_or_empty_file_is_never_accepted(learner):
         assert f"{name} is missing" in learner.check(1)
 
 
+@pytest.mark.timeout(1200)  # seconds: a dozen checks, of which some wait for their own deadline
 def test_each_wrong_answer_fails_with_a_text_of_its_own(learner):
     before = what_is_there(learner.workshop)
     told = {}
