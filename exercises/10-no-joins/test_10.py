@@ -127,6 +127,22 @@ def test_an_entry_has_the_nickname_of_its_author(digest):
         )
 
 
+def test_nicknames_do_not_depend_on_the_order_in_which_users_answers(digest, tap, chat):
+    _, nicknames = chat
+    tap.change_users = lambda users: users[::-1]
+    authors = [one["author"] for one in entries(digest, tap.url)]
+    wrong = [author for author in authors if author["nickname"] != nicknames.get(author["id"], author["nickname"])]
+    expect(
+        not wrong,
+        "A message shows the nickname of another author: users says which id each nickname belongs to, and promises "
+        "no order.",
+        hop=Hop.SERVICE,
+        seen=json.dumps(wrong[:2]),
+        expected=json.dumps([{"id": id_, "nickname": name} for id_, name in nicknames.items()]),
+        show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
+    )
+
+
 def test_the_newest_messages_are_shown_with_their_authors(digest, stage, chat):
     messages, nicknames = chat
     wanted = [entry(message, nicknames[message["user_id"]]) for message in messages]
@@ -260,22 +276,6 @@ def test_many_authors_take_one_request(digest, tap, chat):
         hop=Hop.SERVICE,
         seen=f"{len(asked)} requests to users for {AUTHORS} authors",
         expected="1",
-        show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
-    )
-
-
-def test_nicknames_do_not_depend_on_the_order_in_which_users_answers(digest, tap, chat):
-    _, nicknames = chat
-    tap.change_users = lambda users: users[::-1]
-    authors = [one["author"] for one in entries(digest, tap.url)]
-    wrong = [author for author in authors if author["nickname"] != nicknames.get(author["id"], author["nickname"])]
-    expect(
-        not wrong,
-        "A message shows the nickname of another author: users says which id each nickname belongs to, and promises "
-        "no order.",
-        hop=Hop.SERVICE,
-        seen=json.dumps(wrong[:2]),
-        expected=json.dumps([{"id": id_, "nickname": name} for id_, name in nicknames.items()]),
         show=f"grep -n -A 9 'def find_nicknames' work/10-no-joins/{FILE}",
     )
 
