@@ -135,14 +135,15 @@ path_problem() {
     fi
 }
 
-proof() { .venv/bin/python -I platform/workshop/proof.py "$@" 2>&1; }
+# Prints what is wrong with what is installed, in one line, and fails; prints nothing if nothing is.
+proof() { "$1" -I platform/workshop/proof.py "$2" 2>&1 | tail -n 1; }
 
 # Say why the Python environment or the front-end files are not ready; nothing if they are. With --prove, they are looked
 # at as well, and not only their stamps.
 python_problem() {
     local ours theirs problem
     if python_is_ready; then
-        [ "${1:-}" != --prove ] || problem=$(proof python) || echo "damaged: .venv/ ($problem)"
+        [ "${1:-}" != --prove ] || problem=$(proof .venv/bin/python packages) || echo "damaged: .venv/ ($problem)"
         return
     fi
     if [ ! -e .venv/ready ]; then
@@ -152,9 +153,9 @@ python_problem() {
     mapfile -t ours < <(python_stamp)
     mapfile -t theirs <.venv/ready
     if [ ! -x .venv/bin/python ] || [ "${ours[1]}" != "${theirs[1]:-}" ]; then
-        echo "made for another Python: .venv/ (${theirs[1]:-unknown})"
+        echo "made for another Python: .venv/ (${theirs[1]#interpreter })"
     elif [ "${ours[0]}" != "${theirs[0]}" ]; then
-        echo "made in another folder: .venv/ (${theirs[0]})"
+        echo "made in another folder: .venv/ (${theirs[0]#folder })"
     else
         echo "made from another requirements.lock: .venv/"
     fi
@@ -163,7 +164,7 @@ frontend_problem() {
     local problem
     if ! frontend_is_ready; then
         echo "missing: the front-end files of package-lock.json, in node_modules/"
-    elif [ "${1:-}" = --prove ] && [ -x .venv/bin/python ] && ! problem=$(proof frontend); then
+    elif [ "${1:-}" = --prove ] && [ -x $python ] && ! problem=$(proof $python frontend); then
         echo "damaged: node_modules/ ($problem)"
     fi
 }
@@ -316,7 +317,7 @@ if [ -n "$python_problem" ]; then
     # What builds the packages that have no wheel comes first: pip would download another version of it, without a hash.
     pip_install <(awk '/^[^ #]/ { is_builder = /^setuptools==/ } is_builder' requirements.lock)
     pip_install requirements.lock
-    problem=$(proof python) || refuse "The packages in .venv/ do not work: $problem. Run \`./workshop setup\` again."
+    problem=$(proof .venv/bin/python packages) || refuse "The packages in .venv/ do not work: $problem. Run \`./workshop setup\` again."
     python_stamp >.venv/ready
 fi
 
@@ -333,6 +334,6 @@ if [ -n "$frontend_problem" ]; then
         run_showing '^added' installer npm ci --no-audit --no-fund --ignore-scripts ||
             refuse "npm failed (see above). $advice"
     fi
-    problem=$(proof frontend) || refuse "The files in node_modules/ do not work: $problem. Run \`./workshop setup\` again."
+    problem=$(proof $python frontend) || refuse "The files in node_modules/ do not work: $problem. Run \`./workshop setup\` again."
     cp package-lock.json node_modules/installed-lock.json
 fi

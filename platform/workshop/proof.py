@@ -1,4 +1,4 @@
-"""Prove that .venv/ and node_modules/ hold what the lock files name: `.venv/bin/python -I platform/workshop/proof.py`
+"""Prove that .venv/ and node_modules/ hold what the lock files name: `python3 -I proof.py packages|frontend`
 
 Prints the first problem and exits with 1; prints nothing if there is none. Each package must have the locked version,
 every file that it came with, whole, and each of its top-level modules must be importable. The script runs before the
@@ -13,14 +13,14 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from pip._vendor.packaging.markers import Marker
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOCKED = re.compile(r"(?m)^([a-z0-9-]+)==([^ ]+)(?: ; (.+?))? \\$")
 
 
-def python_problem() -> str | None:
+def packages_problem() -> str | None:
     """Return what is wrong with the Python packages of requirements.lock; None when nothing is."""
+    from pip._vendor.packaging.markers import Marker  # here, since the system's Python may have no pip
+
     lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
     rows = LOCKED.findall(lock)
     locked = {name: version for name, version, marker in rows if not marker or Marker(marker).evaluate()}
@@ -75,5 +75,4 @@ def frontend_problem() -> str | None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # of packages about each other: nothing that a user could do
-    what = sys.argv[1]
-    sys.exit({"python": python_problem, "frontend": frontend_problem}[what]())
+    sys.exit({"packages": packages_problem, "frontend": frontend_problem}[sys.argv[1]]())

@@ -39,7 +39,7 @@ THIRDS = tuple(
     [EXERCISES, "-k", f"({' or '.join(f'{n:02}-' for n in numbers)}) and (jump or starter or solution) and not busy"]
     for numbers in (range(1, 7), range(7, 12), range(12, 17))
 )
-BARE = ["platform/tests/test_bare_debian.py", "platform/tests/test_bundle.py"]
+BARE = [f"platform/tests/test_{name}.py" for name in ("bare_debian", "bundle", "setup")]
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
 COMMANDS = tuple(
     f"platform/tests/test_{name}.py"
