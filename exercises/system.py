@@ -108,7 +108,7 @@ class System:
 
     def _command(self, *words: str) -> subprocess.CompletedProcess:
         """Run a command to its end. When a test's time is over meanwhile, interrupt it: then it tidies up."""
-        command = [paths.REPOSITORY / "workshop", *map(str, words)]
+        command = [*paths.LAUNCHER, *map(str, words)]
         if words[0] != "status":
             self.say(f"./workshop {' '.join(map(str, words))}")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

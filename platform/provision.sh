@@ -267,6 +267,11 @@ if [ -n "$bundle" ]; then
     install_command="$PWD/workshop setup --bundle $bundle"
 fi
 
+# The files of an archive that was unpacked without its permissions.
+if [ ! -x workshop ] && chmod +x workshop .ci/run platform/provision.sh platform/*/*.sh; then
+    echo "./workshop was not executable. It is now."
+fi
+
 # Two set-ups at a time would each remove what the other one installs. Where there are no locks, nobody waits.
 exec {folder}<.
 flock --nonblock --conflict-exit-code 9 "$folder" || [ $? != 9 ] || {

@@ -196,7 +196,7 @@ def test_packages_that_are_damaged_are_named_and_installed_anew(repository, envi
 
 def test_another_lock_file_is_installed_anew_whatever_the_settings_of_pip_and_python(repository, environment, tmp_path):
     lock = repository / "requirements.lock"
-    lock.write_text(re.sub(rf"(?ms)^{SPARE}==.*?(?=^[a-z])", "", lock.read_text()))
+    lock.write_text(re.sub(rf"(?ms)^{SPARE}==.*?(?=^[a-z]|\Z)", "", lock.read_text()))
     configuration = tmp_path / "pip.conf"
     configuration.write_text(f"[global]\nuser = true\n[install]\nprefix = {tmp_path}/prefix\nno-binary = :all:\n")
     (tmp_path / "click.py").write_text("raise SystemExit('the caller has a module of this name')")
@@ -233,6 +233,28 @@ def test_settings_of_npm_do_not_change_what_is_installed(tmp_path):
         check=True,
     )
     assert (tmp_path / "node_modules" / "socket.io-client" / "package.json").exists()
+
+
+def test_a_repository_without_executable_files_is_set_up_through_bash_and_they_are_executable_again(
+    repository, environment
+):
+    for script in (repository / "workshop", *repository.glob("platform/**/*.sh")):
+        script.chmod(0o644)
+    assert run(repository, "status", launcher=("bash",))[0] == 1  # no stage is up, and nothing else is wrong
+    status, output = run(repository, "setup", launcher=("bash",))
+    assert status == 0, output
+    assert output.startswith("./workshop was not executable. It is now.\n")
+    assert works(repository)
+
+
+def test_a_jump_to_an_exercise_needs_no_executable_files(copied_workshop):
+    (copied_workshop.repository / "workshop").chmod(0o644)
+    command = ["bash", copied_workshop.repository / "workshop", "exercise", "jump", "01"]
+    environment = os.environ | {"WORKSHOP_RUN_DIR": str(copied_workshop.run_folder)}
+    jump = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=SETUP_TIMEOUT)
+    assert jump.returncode == 0, jump.stderr
+    (copied_workshop.repository / "workshop").chmod(0o755)
+    assert copied_workshop.status()["stage"] == "stage0"
 
 
 def test_a_path_is_judged_before_anything_is_downloaded(folder):

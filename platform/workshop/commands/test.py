@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 from pytest import ExitCode
 
-from workshop import paths
+from workshop import bundle, paths
 
 # A run is one pytest, independent of the others. The runs of a round go side by side, the rounds one after the other.
 STAGE0 = (["stage0-monolith/tests"],)
@@ -144,7 +144,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     if what and what not in PARTS:
         raise click.UsageError(f"There is no part {what!r}: there are {', '.join(PARTS)}.")
     if what not in WITHOUT_BROWSER:
-        provisioned = subprocess.run([paths.REPOSITORY / "platform" / "provision.sh", "--test"])
+        provisioned = subprocess.run(["bash", bundle.PROVISION, "--test"])
         if provisioned.returncode:
             context.exit(provisioned.returncode)
     rounds = PARTS[what] if what else ALL
