@@ -1,4 +1,4 @@
-"""Set-up notices what is broken and repairs it: each test breaks a repository on purpose, in one way.
+"""What is broken is noticed and repaired: each test breaks a repository, or a running stage, on purpose and in one way.
 
 The repository is a copy whose lock file names only what `./workshop setup` and `./workshop status` import. So a new
 environment takes seconds: what each broken state has in common is that `setup` makes one.
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.workshops import NOT_COPIED, REPOSITORY
 
-from workshop import installers, supervisor
+from workshop import doctor, installers, ports, supervisor
 
 NEEDED = {
     "certifi", "cffi", "charset-normalizer", "click", "cryptography", "dnspython", "idna", "jinja2", "markdown-it-py",
@@ -281,3 +281,124 @@ def test_set_up_and_up_demand_the_same_of_a_path():
     longest = int(re.search(r"LONGEST_RUN_FOLDER=(\d+)", script)[1])
     assert longest == supervisor.LONGEST_SOCKET - len("/supervisor/supervisor.sock")
     assert f"=~ ^{supervisor.PLAIN_PATH.pattern}$ " in script
+
+
+# The environment of the caller
+
+
+BAD = {
+    "PGSSLMODE": "verify-full",
+    "PGSERVICE": "none",
+    "PGHOSTADDR": "192.0.2.1",
+    "PGOPTIONS": "-c no_such_setting=1",
+    "PGPORT": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONIOENCODING": "ascii",
+    "GIT_DIR": "/nowhere",
+    "PATH": "/nowhere",
+}
+
+
+def test_variables_of_the_caller_do_not_change_a_stage(workshop):
+    """The locale is not UTF-8, libpq and Python are told otherwise, and the PATH leads nowhere."""
+    environment = os.environ | BAD | latin_1(workshop.run_folder) | {"WORKSHOP_RUN_DIR": str(workshop.run_folder)}
+    page = workshop.run_folder / "tour.html"
+
+    def run_in_it(*arguments: str) -> str:
+        command = ["/bin/bash", workshop.repository / "workshop", *arguments]
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
+        result = subprocess.run(command, **output, timeout=SETUP_TIMEOUT, env=environment)
+        assert result.returncode == 0, result.stdout
+        assert "Traceback" not in result.stdout
+        return result.stdout
+
+    run_in_it("up", "stage0", "--db", "postgres", "--port", str(ports.free_port()))
+    assert "│ monolith │" in run_in_it("status")
+    assert "✓ stage0 is up" in run_in_it("doctor")
+    run_in_it("tour", "--html", str(page))
+    assert not page.read_text(encoding="utf-8").isascii()
+
+
+def latin_1(folder: Path) -> dict[str, str]:
+    """Return variables that choose a locale whose characters are ISO 8859-1, if this system can make one."""
+    made = folder / "locales" / "de_DE"
+    made.parent.mkdir()
+    if subprocess.run(["localedef", "-i", "de_DE", "-f", "ISO-8859-1", made], capture_output=True).returncode:
+        return {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    return {"LOCPATH": str(made.parent), "LC_ALL": "de_DE", "LANG": "de_DE"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "sentence"),
+    [
+        ("-n 1024", "a process may open 1024 files at most, 4096 are needed (`ulimit -Hn`)"),
+        ("-f 1000", "a file may have 0 MiB at most, 100 are needed (`ulimit -f`)"),
+    ],
+)
+def test_a_limit_that_is_too_low_for_a_stage_is_named_by_doctor_and_by_up(workshop, limit, sentence):
+    def under_limit(*arguments: str) -> subprocess.CompletedProcess:
+        command = ["bash", "-c", f'ulimit {limit}; exec "$0" "$@"', workshop.repository / "workshop", *arguments]
+        environment = os.environ | {"WORKSHOP_RUN_DIR": str(workshop.run_folder)}
+        return subprocess.run(command, capture_output=True, text=True, timeout=SETUP_TIMEOUT, env=environment)
+
+    examined = under_limit("doctor")
+    assert examined.returncode in (doctor.MEND, doctor.ADMINISTRATOR)
+    assert f"✗ {sentence}\n  → begin in a new terminal" in examined.stdout
+    refused = under_limit("up", "stage0")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith(f"Error: {sentence}: begin in a new terminal")
+    assert workshop.processes() == []
+
+
+# A running stage
+
+
+@pytest.fixture(scope="module")
+def stage(workshop_of_module):
+    workshop_of_module.up()
+    return workshop_of_module
+
+
+def findings(stage, expect: int) -> list[str]:
+    """Return what doctor finds not well, each with its remedy."""
+    return re.findall(r"(?m)^✗ (.+\n  → .+)$", stage.run("doctor", expect=expect).stdout)
+
+
+@pytest.mark.parametrize("repairs", ["up", "scale"])
+def test_logs_that_were_removed_are_named_and_written_again(stage, repairs):
+    port = stage.url.rpartition(":")[2]
+    command = {"up": ["up", "stage0", "--port", port], "scale": ["scale", "monolith=2"]}[repairs]
+    logs = stage.run_folder / "logs"
+    shutil.rmtree(logs)
+    assert findings(stage, 1) == [f"{logs} was removed: no log is written\n  → run `./workshop up stage0`"]
+
+    stage.run(*command)
+    assert findings(stage, 0) == []
+    stage.run("probe", "--for", "1s")
+    assert "POST /api/messages" in stage.run("logs", "haproxy").stdout
+
+
+def test_files_of_haproxy_that_were_removed_are_written_again(stage, until):
+    files = [stage.run_folder / "haproxy" / name for name in ("haproxy.cfg", "routes.map", "holds.map", "hold.lua")]
+    for file in files:
+        file.unlink()
+    until(lambda: all(file.exists() for file in files), 10, "the manager has written them")
+    stage.run("join", "stage2-microservices/stats", "--name", "stats")  # HAProxy is reloaded
+    stage.run("leave", "stats")
+    assert findings(stage, 0) == []
+
+
+def test_builds_that_were_removed_are_named_and_made_again(stage):
+    shutil.rmtree(stage.run_folder / "builds")
+    remedy = "run `./workshop restart monolith`, which builds it again"
+    what = "build v1 of monolith was removed: its instances cannot start again"
+    assert f"{what}\n  → {remedy}" in findings(stage, 1)
+    refused = stage.run("scale", "monolith=5", expect=1).stderr
+    assert refused == f"Error: Build v1 of monolith was removed. R{remedy[1:]}.\n"
+    assert (
+        "were removed. Run `./workshop restart monolith`"
+        in stage.run("upgrade", "monolith", "--to", "v1", expect=1).stderr
+    )
+
+    stage.run("restart", "monolith")
+    assert findings(stage, 0) == []

@@ -33,7 +33,7 @@ def losses(up: Up) -> list[Loss]:
     }
     found += [Loss(f"{file} was removed: {what}", AGAIN) for file, what in needed.items() if not file.exists()]
     for service, version in [*up.versions.items(), *up.canaries.items()]:
-        if version != builds.WORKING_TREE and not (builds.folder(service, version) / builds.DIGEST).exists():
+        if builds.is_removed(service, version):
             what = f"build {version} of {service} was removed: its instances cannot start again"
             found.append(Loss(what, _rebuild(up, service)))
     return found + [Loss(what, "see `./workshop logs`, or " + AGAIN) for what in _not_running(up)]
