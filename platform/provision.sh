@@ -269,7 +269,7 @@ fi
 
 # The files of an archive that was unpacked without its permissions.
 if [ ! -x workshop ] && chmod +x workshop .ci/run platform/provision.sh platform/*/*.sh; then
-    echo "./workshop was not executable. It is now."
+    echo "The file workshop was not executable. It is now."
 fi
 
 # Two set-ups at a time would each remove what the other one installs. Where there are no locks, nobody waits.
@@ -322,7 +322,7 @@ if [ -n "$python_problem" ]; then
     # What builds the packages that have no wheel comes first: pip would download another version of it, without a hash.
     pip_install <(awk '/^[^ #]/ { is_builder = /^setuptools==/ } is_builder' requirements.lock)
     pip_install requirements.lock
-    problem=$(proof .venv/bin/python packages) || refuse "The packages in .venv/ do not work: $problem. Run \`./workshop setup\` again."
+    problem=$(proof .venv/bin/python packages) || refuse "The packages in .venv/ do not work: $problem. Run this again."
     python_stamp >.venv/ready
 fi
 
@@ -339,6 +339,6 @@ if [ -n "$frontend_problem" ]; then
         run_showing '^added' installer npm ci --no-audit --no-fund --ignore-scripts ||
             refuse "npm failed (see above). $advice"
     fi
-    problem=$(proof $python frontend) || refuse "The files in node_modules/ do not work: $problem. Run \`./workshop setup\` again."
+    problem=$(proof $python frontend) || refuse "The files in node_modules/ do not work: $problem. Run this again."
     cp package-lock.json node_modules/installed-lock.json
 fi

@@ -243,7 +243,7 @@ def test_a_repository_without_executable_files_is_set_up_through_bash_and_they_a
     assert run(repository, "status", launcher=("bash",))[0] == 1  # no stage is up, and nothing else is wrong
     status, output = run(repository, "setup", launcher=("bash",))
     assert status == 0, output
-    assert output.startswith("./workshop was not executable. It is now.\n")
+    assert output.startswith("The file workshop was not executable. It is now.\n")
     assert works(repository)
 
 
