@@ -255,7 +255,7 @@ class System:
         log, sidecars = supervisor.log_file(name), []
         with tempfile.TemporaryDirectory(prefix="join-") as scratch, contextlib.ExitStack() as stack:
             stack.callback(log.unlink)
-            printed = stack.enter_context(open(log, "w"))
+            printed = stack.enter_context(open(log, "w", encoding="utf-8"))
             stack.callback(self._forget, name)
             stack.callback(_end, sidecars)
             for one in names:

@@ -56,7 +56,7 @@ def wheels():
     """The packages of the short lock file, so that no set-up of these tests needs the network."""
     with tempfile.TemporaryDirectory(prefix="wheels-") as folder:
         lock = Path(folder, "requirements.lock")
-        lock.write_text(short_lock())
+        lock.write_text(short_lock(), encoding="utf-8")
         pip = [sys.executable, "-I", installers.__file__, "pip", "download", "--quiet", "--dest", folder]
         options = ["--use-pep517", "--no-build-isolation", "--no-deps", "--require-hashes"]
         subprocess.run([*pip, *options, "--requirement", lock], check=True)

@@ -70,7 +70,7 @@ class LastGood:
 
     def __init__(self, file: Path):
         self.file = file
-        saved = json.loads(file.read_text()) if file.exists() else {}
+        saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         self.services = {name: _service_from(value) for name, value in saved.get("services", {}).items()}
         self.routes: dict[str, str] = saved.get("routes", {})
         self.index: int = saved.get("index", 0)

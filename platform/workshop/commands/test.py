@@ -160,7 +160,9 @@ def side_by_side(runs: tuple[list[str], ...], options: tuple[str, ...]) -> list[
     """Run them at the same time, and show what several print one after the other; return their exit statuses."""
     command = [sys.executable, "-m", "pytest", f"--durations={SLOWEST}"]
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile("w+")) if len(runs) > 1 else None for _ in runs]
+        files = [
+            stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) if len(runs) > 1 else None for _ in runs
+        ]
         started = [
             subprocess.Popen([*command, *tests, *options], cwd=paths.REPOSITORY, stdout=file, stderr=file)
             for tests, file in zip(runs, files, strict=True)
