@@ -25,7 +25,7 @@ def pytest_addoption(parser) -> None:
 
 def say(config: pytest.Config, sentence: str) -> None:
     """Tell the learner what is being tried."""
-    with open(checking.steps_of(config.getoption("verdict")), "a") as file:
+    with open(checking.steps_of(config.getoption("verdict")), "a", encoding="utf-8") as file:
         file.write(f"{sentence}\n")
 
 

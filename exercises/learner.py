@@ -92,7 +92,7 @@ class Learner:
 
 def refuse_todo(file: Path) -> None:
     """Raise NotYet, with its text, as long as there is a TODO in a file."""
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if "TODO" in line:
             left = line[line.index("TODO") :].rstrip('"),]*/ ')
             raise NotYet(f"there is one left in {file.name}, line {number}. {left}")

@@ -108,7 +108,7 @@ class System:
 
     def _command(self, *words: str) -> subprocess.CompletedProcess:
         """Run a command to its end. When a test's time is over meanwhile, interrupt it: then it tidies up."""
-        command = [paths.REPOSITORY / "workshop", *map(str, words)]
+        command = [*paths.LAUNCHER, *map(str, words)]
         if words[0] != "status":
             self.say(f"./workshop {' '.join(map(str, words))}")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -255,7 +255,7 @@ class System:
         log, sidecars = supervisor.log_file(name), []
         with tempfile.TemporaryDirectory(prefix="join-") as scratch, contextlib.ExitStack() as stack:
             stack.callback(log.unlink)
-            printed = stack.enter_context(open(log, "w"))
+            printed = stack.enter_context(open(log, "w", encoding="utf-8"))
             stack.callback(self._forget, name)
             stack.callback(_end, sidecars)
             for one in names:

@@ -23,6 +23,8 @@ if [[ ${1:-} == --bundle* ]]; then
     bundle=$(realpath --canonicalize-missing -- "$bundle")
 fi
 cd "$(dirname "$(readlink -f "$0")")/.."
+# shellcheck source=platform/readiness.sh
+. platform/readiness.sh
 
 python=/usr/bin/python3
 # package: why
@@ -117,8 +119,55 @@ install_packages() {
     fi
 }
 
-python_is_ready() { cmp -s requirements.lock .venv/requirements.lock; }
-frontend_is_ready() { cmp -s package-lock.json node_modules/installed-lock.json; }
+# Says why the folder can not be used; nothing if it can. The path of .run/ is part of configuration files, and of the
+# names of sockets, which Linux limits to 107 characters: these are the limits of supervisor.py, known before Python is.
+LONGEST_RUN_FOLDER=67
+path_problem() {
+    local run
+    run=$(readlink -m -- "${WORKSHOP_RUN_DIR:-.run}")
+    if [[ $PWD == *[:$'\n']* ]]; then
+        echo "The path of the repository, $PWD, contains a colon or a line break. Move the repository."
+    elif [[ ! $run =~ ^[A-Za-z0-9_./+@~,-]+$ ]]; then
+        echo "The path $run contains blanks or unusual characters. Move the repository to a folder with a plain path."
+    elif [ ${#run} -gt $LONGEST_RUN_FOLDER ]; then
+        echo "The path $run has ${#run} characters, and sockets allow $LONGEST_RUN_FOLDER." \
+            "Move the repository to a folder with a shorter path."
+    fi
+}
+
+# Prints what is wrong with what is installed, in one line, and fails; prints nothing if nothing is.
+proof() { "$1" -I platform/workshop/proof.py "$2" 2>&1 | tail -n 1; }
+
+# Say why the Python environment or the front-end files are not ready; nothing if they are. With --prove, they are looked
+# at as well, and not only their stamps.
+python_problem() {
+    local ours theirs problem
+    if python_is_ready; then
+        [ "${1:-}" != --prove ] || problem=$(proof .venv/bin/python packages) || echo "damaged: .venv/ ($problem)"
+        return
+    fi
+    if [ ! -e .venv/ready ]; then
+        echo "missing: the Python packages of requirements.lock, in .venv/"
+        return
+    fi
+    mapfile -t ours < <(python_stamp)
+    mapfile -t theirs <.venv/ready
+    if [ ! -x .venv/bin/python ] || [ "${ours[1]}" != "${theirs[1]:-}" ]; then
+        echo "made for another Python: .venv/ (${theirs[1]#interpreter })"
+    elif [ "${ours[0]}" != "${theirs[0]}" ]; then
+        echo "made in another folder: .venv/ (${theirs[0]#folder })"
+    else
+        echo "made from another requirements.lock: .venv/"
+    fi
+}
+frontend_problem() {
+    local problem
+    if ! frontend_is_ready; then
+        echo "missing: the front-end files of package-lock.json, in node_modules/"
+    elif [ "${1:-}" = --prove ] && [ -x $python ] && ! problem=$(proof $python frontend); then
+        echo "damaged: node_modules/ ($problem)"
+    fi
+}
 
 # Three lines: the machine (as far as it is known: a bare one has no Python yet), the lock files, the packages.
 made_for() {
@@ -191,13 +240,16 @@ fi
 if [ "${1:-}" = --check ]; then
     [ ${#unwritable[@]} = 0 ] || printf 'cannot be written by you: %s\n' "${unwritable[@]}"
     [ ${#missing[@]} = 0 ] || printf 'missing package: %s\n' "${missing[@]}"
-    python_is_ready || echo "missing: the Python packages of requirements.lock, in .venv/"
-    frontend_is_ready || echo "missing: the front-end files of package-lock.json, in node_modules/"
+    path_problem
+    python_problem
+    frontend_problem
     if [ ${#missing[@]} -gt 0 ] && ! may_become_root; then
         echo "An administrator must first run: $install_command"
         exit 2
     elif [ ${#unwritable[@]} -gt 0 ]; then
         echo "Copy the repository to a folder of your own, or run: sudo chown -R $(id -un) $PWD"
+        exit 1
+    elif [ -n "$(path_problem)" ]; then
         exit 1
     elif [ ${#missing[@]} -gt 0 ] || ! python_is_ready || ! frontend_is_ready; then
         echo "Run: ./workshop setup"
@@ -207,15 +259,35 @@ if [ "${1:-}" = --check ]; then
     exit 0
 fi
 
-if [ ${#unwritable[@]} -gt 0 ] && ! { python_is_ready && frontend_is_ready; }; then
-    echo "${unwritable[0]} cannot be written by you: copy the repository to a folder of your own," \
-        "or run: sudo chown -R $(id -un) $PWD" >&2
-    exit 1
-fi
+problem=$(path_problem)
+[ -z "$problem" ] || refuse "$problem"
 
 if [ -n "$bundle" ]; then
     use_bundle
     install_command="$PWD/workshop setup --bundle $bundle"
+fi
+
+# The files of an archive that was unpacked without its permissions.
+if [ ! -x workshop ] && chmod +x workshop .ci/run platform/provision.sh platform/*/*.sh; then
+    echo "The file workshop was not executable. It is now."
+fi
+
+# Two set-ups at a time would each remove what the other one installs. Where there are no locks, nobody waits.
+exec {folder}<.
+flock --nonblock --conflict-exit-code 9 "$folder" || [ $? != 9 ] || {
+    echo "Another set-up is at work in this folder. Waiting until it has ended."
+    flock "$folder"
+}
+
+prove=--prove
+[ "${1:-}" != --test ] || prove= # it is for the tests to find out
+python_problem=$(python_problem $prove)
+frontend_problem=$(frontend_problem $prove)
+
+if [ ${#unwritable[@]} -gt 0 ] && [ -n "$python_problem$frontend_problem" ]; then
+    echo "${unwritable[0]} cannot be written by you: copy the repository to a folder of your own," \
+        "or run: sudo chown -R $(id -un) $PWD" >&2
+    exit 1
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -229,27 +301,44 @@ if [ ${#missing[@]} -gt 0 ]; then
     install_packages "${missing[@]%%:*}" || refuse "apt-get failed (see above). $advice"
 fi
 
-if ! python_is_ready; then
+installer() { .venv/bin/python -I platform/workshop/installers.py "$@"; } # pip or npm, with a clean environment
+
+# Each file is checked against its hash; nothing is installed that the lock does not name.
+pip_install() {
+    run_showing '^(Collecting|Building|Installing)' installer pip install --progress-bar off --use-pep517 \
+        --no-build-isolation --no-deps --require-hashes -r "$1" || refuse "pip failed (see above). $advice"
+}
+
+# Says why something is installed that was there already.
+say_why() { case $1 in missing:*) ;; *) echo "$1" ;; esac }
+
+if [ -n "$python_problem" ]; then
+    say_why "$python_problem"
     echo "Installing the Python packages of requirements.lock into .venv/ (a minute or two)"
-    [ -x .venv/bin/python ] || $python -m venv .venv
-    # Each file is checked against its hash; nothing is installed that the lock does not name.
-    run_showing '^(Collecting|Building|Installing)' .venv/bin/python -m pip install --disable-pip-version-check \
-        --progress-bar off --use-pep517 --no-deps --require-hashes -r requirements.lock ||
-        refuse "pip failed (see above). $advice"
-    cp requirements.lock .venv/requirements.lock
+    [ ! -L .venv ] || rm .venv # not what it leads to, which may be another repository's
+    rm -f .venv/ready
+    $python -I -m venv --clear .venv ||
+        refuse "Python cannot make .venv/ (see above). Make room on this disk, then run this again."
+    # What builds the packages that have no wheel comes first: pip would download another version of it, without a hash.
+    pip_install <(awk '/^[^ #]/ { is_builder = /^setuptools==/ } is_builder' requirements.lock)
+    pip_install requirements.lock
+    problem=$(proof .venv/bin/python packages) || refuse "The packages in .venv/ do not work: $problem. Run this again."
+    python_stamp >.venv/ready
 fi
 
-if ! frontend_is_ready; then
+if [ -n "$frontend_problem" ]; then
+    say_why "$frontend_problem"
     echo "Installing the front-end files of package-lock.json into node_modules/"
+    [ ! -L node_modules ] || rm node_modules
+    rm -f node_modules/installed-lock.json
     if [ -n "$bundle" ]; then
         mkdir -p node_modules
         find node_modules -mindepth 1 -delete # itself stays: in a virtual machine it is where a folder is mounted
         cp -R "$unpacked/node_modules/." node_modules
     else
-        # It trusts whom this system trusts, such as a company's proxy, not only the list that Node.js carries.
-        export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt}
-        PATH="$PWD/.venv/bin:$PATH" run_showing '^added' .venv/bin/npm ci --no-audit --no-fund --ignore-scripts ||
+        run_showing '^added' installer npm ci --no-audit --no-fund --ignore-scripts ||
             refuse "npm failed (see above). $advice"
     fi
+    problem=$(proof $python frontend) || refuse "The files in node_modules/ do not work: $problem. Run this again."
     cp package-lock.json node_modules/installed-lock.json
 fi

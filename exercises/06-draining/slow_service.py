@@ -31,7 +31,7 @@ is_closing, is_mute = threading.Event(), threading.Event()
 
 
 def note(event: str) -> None:
-    with open(folder / "events", "a") as events:
+    with open(folder / "events", "a", encoding="utf-8") as events:
         events.write(f"{event}\n")
 
 

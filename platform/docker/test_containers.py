@@ -31,7 +31,10 @@ def test_every_container_is_confined(stage):
         assert all(stage.run_folder in source.parents for source in mounted), name
     for name, pid, _ in containers(stage):
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-            facts = dict(line.split(":\t") for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+            facts = dict(
+                line.split(":\t")
+                for line in Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
+            )
             assert "0" not in facts["Uid"].split(), name
             assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0, name
             assert facts["NoNewPrivs"] == "1", name

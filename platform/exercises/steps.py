@@ -47,7 +47,7 @@ class Step:
 
 def of(readme: Path) -> list[Step]:
     """Return what a README has its reader do in its steps, in their order."""
-    section = re.search(r"(?ms)^## Steps\n(.*?)^## ", readme.read_text())[1]
+    section = re.search(r"(?ms)^## Steps\n(.*?)^## ", readme.read_text(encoding="utf-8"))[1]
     return [step for found in BLOCK.finditer(section) for step in _steps(found, readme)]
 
 
@@ -92,7 +92,7 @@ class Terminals:
             "PYTHONUNBUFFERED": "1",  # as at a terminal, where each line is seen at once
         }
         self.main = folder / "main.log"
-        with open(self.main, "w") as log:
+        with open(self.main, "w", encoding="utf-8") as log:
             self.shell = subprocess.Popen(
                 ["bash", "-c", LOOP.format(pipe=here)],
                 cwd=workshop.repository,

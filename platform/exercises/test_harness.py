@@ -171,7 +171,7 @@ def test_the_stage_is_restored_when_the_check_cannot_do_it(classroom, file, acti
 def test_what_could_not_be_restored_is_said(classroom, file):
     """Another command holds the lock, so that nothing can be scaled."""
     file.write_text(MEANWHILE.format(action="time.sleep(1); os._exit(0)") + file.read_text())
-    with open(classroom.run_folder / "lock") as lock:
+    with open(classroom.run_folder / "lock", encoding="utf-8") as lock:
         process = classroom.popen("exercise", "check", "99")
         read_until(process, "scale monolith=2")
         state = classroom.run_folder / "stage.json"

@@ -50,13 +50,17 @@ class CommandLine:
 
 def in_text(file: Path) -> list[CommandLine]:
     """Return the command lines of a text, in its order: in fenced blocks, in `inline code`, or in neither."""
-    pieces = _markdown(file.read_text()) if file.suffix == ".md" else _lines(file.read_text())
+    pieces = (
+        _markdown(file.read_text(encoding="utf-8"))
+        if file.suffix == ".md"
+        else _lines(file.read_text(encoding="utf-8"))
+    )
     return [command for line, piece in pieces for command in commands_of(piece, file, line)]
 
 
 def in_code(file: Path) -> list[CommandLine]:
     """Return the command lines of a program's strings."""
-    pieces = sorted(_strings(ast.parse(file.read_text())))
+    pieces = sorted(_strings(ast.parse(file.read_text(encoding="utf-8"))))
     return [command for line, string in pieces for command in commands_of(string, file, line)]
 
 

@@ -86,7 +86,7 @@ def start_sidecar(etcd, folder):
             environment={"PATH": "/usr/bin:/bin"},
             registry=etcd.address,
         ).save(file)
-        with open(folder / f"{name}.log", "a") as log:
+        with open(folder / f"{name}.log", "a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "workshop.sidecar", str(file)],
                 env={"PYTHONPATH": str(PLATFORM), "PATH": "/usr/bin:/bin", "WORKSHOP_RUN_DIR": str(folder)},
@@ -122,7 +122,7 @@ class LoadBalancer:
         self.start_manager()
 
     def start_manager(self) -> None:
-        with open(self.folder / "manager.log", "a") as log:
+        with open(self.folder / "manager.log", "a", encoding="utf-8") as log:
             self.manager = subprocess.Popen(
                 [sys.executable, "-m", "workshop.balancer"],
                 env={

@@ -42,7 +42,7 @@ def running(folder: Path) -> Iterator[None]:
     os.environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
     options = {"host": os.environ["DOCKER_HOST"], "data-root": IMAGES, "exec-root": folder / "exec", "bridge": "none"}
     command = ["dockerd", f"--pidfile={folder}/pid", *(f"--{key}={value}" for key, value in options.items())]
-    with open(folder / "log", "w+") as log:
+    with open(folder / "log", "w+", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             if not wait_until(lambda: docker("version") or process.poll() is not None, START_TIMEOUT) or process.poll():

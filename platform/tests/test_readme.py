@@ -60,7 +60,7 @@ def probe(workshop, *words: str) -> None:
 
 
 def upgrade(workshop, *words: str) -> None:
-    with open(workshop.repository / CHANGED, "a") as file:
+    with open(workshop.repository / CHANGED, "a", encoding="utf-8") as file:
         file.write("# edited\n")
     assert "v2" in workshop.run(*words).stdout
     workshop.run("rollback", "monolith")

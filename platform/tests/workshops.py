@@ -142,7 +142,7 @@ class Workshop:
         found = []
         for pid in self.processes():
             try:
-                found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+                found.append(Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " "))
             except OSError:
                 continue  # ended meanwhile
         return found

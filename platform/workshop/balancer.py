@@ -71,7 +71,7 @@ class LastGood:
 
     def __init__(self, file: Path):
         self.file = file
-        saved = json.loads(file.read_text()) if file.exists() else {}
+        saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         self.services = {name: _service_from(value) for name, value in saved.get("services", {}).items()}
         self.routes: dict[str, str] = saved.get("routes", {})
         self.index: int = saved.get("index", 0)
@@ -327,15 +327,16 @@ class Balancer:
     def apply(self, services: dict[str, Backend], table: dict[str, str]) -> None:
         """Write haproxy.cfg; reload for other services, use the Runtime API for other instances and routes."""
         target, routes_target = self.folder / "haproxy.cfg", self.folder / haproxy.ROUTES
-        config, written = haproxy.render(services, self.frontends, self.folder), target.read_text()
+        config = haproxy.render(services, self.frontends, self.folder)
         routes = haproxy.render_map(table)
+        self.replace_removed(routes)
         other_frame = haproxy.frame(config) != self.frame
         if other_frame:
             # Not for instances alone: their lines differ in values only, which were checked when they were read,
             # and the check takes 40 ms.
             haproxy.check(config, self.folder)
             write_atomically(target, config)
-        elif config != written:
+        elif not target.exists() or config != target.read_text():
             write_if_possible(target, config)
         if routes_target.read_text() != routes:
             write_if_possible(routes_target, routes)
@@ -350,6 +351,14 @@ class Balancer:
             self.reconcile(service, running[service.name])
             self.log_health(service, running[service.name])
         self.runtime.set_map(routes_target, dict(line.split() for line in routes.splitlines()))
+
+    def replace_removed(self, routes: str) -> None:
+        """Write again what HAProxy reads at a reload and somebody has removed: HAProxy itself has it in memory."""
+        script = Path(__file__).with_name(haproxy.HOLD_SCRIPT).read_text()
+        for name, content in {haproxy.ROUTES: routes, haproxy.HOLDS: "", haproxy.HOLD_SCRIPT: script}.items():
+            if not (self.folder / name).exists():
+                log.warning("%s was removed: it is written again", name)
+                write_if_possible(self.folder / name, content)
 
     def reconcile(self, service: Backend, running: dict[str, dict[str, str]]) -> None:
         """Add, change and take out instances of one service until HAProxy has those wanted."""

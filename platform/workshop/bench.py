@@ -173,7 +173,7 @@ def sources(stage: Stage) -> set[Path]:
 
 def code_lines(file: Path) -> int:
     """Count the lines of a program on which something is done: not blank, no comment, no docstring."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in NO_CODE]
     constants = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
     return len(lines((t.start[0], t.end[0]) for t in tokens) - lines((n.lineno, n.end_lineno) for n in constants))

@@ -38,11 +38,20 @@ def versions(service: str) -> list[str]:
 
 def find(service: str, version: str) -> Path:
     """Return the folder of a build. Raises WorkshopError, naming those there are, when there is no such version."""
+    if not versions(service):
+        raise WorkshopError(
+            f"The builds of {service} were removed. Run `./workshop restart {service}`, which makes one."
+        )
     if version not in versions(service):
         raise WorkshopError(f"{service} has no build {version!r}: there are {', '.join(versions(service))}.")
     found = folder(service, version)
     drivers.current().package(service, version, found, (found / DIGEST).read_text())
     return found
+
+
+def is_removed(service: str, version: str) -> bool:
+    """Tell whether a build that was made is no longer there. A working tree is never built."""
+    return version != WORKING_TREE and not (folder(service, version) / DIGEST).exists()
 
 
 def build(service: Service) -> str:

@@ -3,7 +3,7 @@
 made-for       what provision.sh says of the machine that made it; it refuses a bundle that was made for another
 SHA256SUMS     of all that follows
 debs/          packages of the system with everything that they depend on; Packages is the index that apt wants
-wheels/        the Python packages of requirements.lock, and what builds those that come as source
+wheels/        the Python packages of requirements.lock, of which setuptools builds those that come as source
 node_modules/  the front-end libraries, as they are installed here: they are pure JavaScript
 
 provision.sh --bundle installs from it.
@@ -20,13 +20,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from workshop import paths
+from workshop import installers, paths
 from workshop.errors import WorkshopError
 from workshop.files import refuse_unwritable, replacing
 
 PROVISION = paths.REPOSITORY / "platform" / "provision.sh"
 SCRATCH = Path(os.environ.get("TMPDIR") or "/var/tmp").resolve()  # noqa: S108  # 300 MB: /tmp may be memory
-BUILDERS = ("setuptools", "wheel")  # what pip wants for a package that does not say what builds it
 LAST_LINES = 5  # of what a failed command has said
 
 
@@ -51,7 +50,7 @@ def write(file: Path, folder: Path, say: Callable[[str], None]) -> str:
     scratch, contents = folder / "scratch", folder / "contents"
     for needed in (scratch, contents / "debs", contents / "wheels"):
         needed.mkdir(parents=True)
-    made_for = run(scratch, PROVISION, "--made-for")
+    made_for = run(scratch, "bash", PROVISION, "--made-for", name=PROVISION.name)
     machine, _, packages = made_for.splitlines()
 
     say("Downloading the packages of the system, with everything that they depend on")
@@ -99,21 +98,22 @@ def download_debs(packages: list[str], scratch: Path, folder: Path, installed: s
 
 
 def download_wheels(scratch: Path, folder: Path) -> None:
-    """Download what the lock file names, each file checked against its hash, and what builds those without a wheel."""
-    pip = (sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--dest", folder)
+    """Download what the lock file names, each file checked against its hash."""
+    pip = (sys.executable, "-I", installers.__file__, "pip", "download", "--quiet", "--dest", folder)
     lock = paths.REPOSITORY / "requirements.lock"
-    run(scratch, *pip, "--use-pep517", "--no-deps", "--require-hashes", "--requirement", lock)
-    run(scratch, *pip, *BUILDERS)
+    # What builds a package is in .venv/. In isolation, pip would download it anew, without a hash.
+    options = ("--use-pep517", "--no-build-isolation", "--no-deps", "--require-hashes")
+    run(scratch, *pip, *options, "--requirement", lock, name="pip")
 
 
-def run(scratch: Path, *command: str | Path) -> str:
+def run(scratch: Path, *command: str | Path, name: str = "") -> str:
     """Return what a command has said, which has our folder for what it writes itself; WorkshopError when it failed."""
     environment = os.environ | {"TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
         last = "\n".join((result.stdout + result.stderr).splitlines()[-LAST_LINES:])
-        name = "pip" if "pip" in command else Path(command[0]).name
-        raise WorkshopError(f"{name} failed. Is the network there? Once it is, run this again. It said:\n{last}")
+        failed = name or Path(command[0]).name
+        raise WorkshopError(f"{failed} failed. Is the network there? Once it is, run this again. It said:\n{last}")
     return result.stdout
 
 

@@ -96,7 +96,7 @@ def _make(name: str, tasks: int, memory: int) -> Path | None:
 def _folders(pid: int) -> list[Path]:
     """Return the folders of the groups that limit a process: that of version 2, and version 1's for processes."""
     try:
-        lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+        lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return []  # it has ended
     return [MOUNT / kind / path.lstrip("/") for _, kind, path in lines if kind in ("", "pids")]

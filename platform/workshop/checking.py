@@ -50,7 +50,7 @@ def check(exercise: Exercise, say: Progress) -> tuple[Verdict, str]:
             output, result = Path(folder, "output"), Path(folder, "verdict")
             with processes.interrupts_noted() as interrupts:
                 run = _run(exercise, output, result, interrupts, say)
-            printed = output.read_text(errors="replace")
+            printed = output.read_text(encoding="utf-8", errors="replace")
             return replace(_verdict(exercise, run, result, printed), left="\n".join(run.left)), printed
     except (NotYet, Wrong, CannotCheck) as error:
         return Verdict.of(error), ""
@@ -185,7 +185,7 @@ def _run(exercise: Exercise, output: Path, result: Path, interrupts: list[int], 
     environment = os.environ | processes.platform_environment() | ours
     environment.pop("PYTEST_ADDOPTS", None)
     before, files, run = restoring.Picture.take(), exercises.files_of_the_repository(), Run()
-    with open(output, "w") as file:
+    with open(output, "w", encoding="utf-8") as file:
         options = {"cwd": paths.REPOSITORY, "env": environment, "stdin": subprocess.DEVNULL}
         with limits.Confined(command, exercise.deadline, stdout=file, stderr=file, **options) as confined:
             _watch(confined, exercise.deadline, run, interrupts, Steps(steps_of(result), say))

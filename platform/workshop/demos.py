@@ -71,7 +71,7 @@ def build_with(service: Service, lines: str) -> str:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "code"
         shutil.copytree(service.folder, folder, ignore=builds.LEFT_OUT)
-        with open(folder / "parley" / "__init__.py", "a") as code:
+        with open(folder / "parley" / "__init__.py", "a", encoding="utf-8") as code:
             code.write(lines)
         return builds.build(dataclasses.replace(service, folder=folder))
 

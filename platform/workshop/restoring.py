@@ -166,7 +166,7 @@ def _now(name: str) -> Part:
 def _run(words: tuple[str, ...], deadline: float, say: Progress) -> None:
     """Run a command of the workshop; what it could not do shows in the end."""
     say(f"  ./workshop {' '.join(words)}")
-    command = [paths.REPOSITORY / "workshop", *words]
+    command = [*paths.LAUNCHER, *words]
     with suppress(subprocess.TimeoutExpired):
         patience = max(1, deadline - time.monotonic())
         subprocess.run(command, capture_output=True, start_new_session=True, timeout=patience)

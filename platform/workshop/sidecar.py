@@ -68,7 +68,7 @@ class Instance:
 
     @classmethod
     def load(cls, file: Path) -> "Instance":
-        return cls(**json.loads(file.read_text()))
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def main() -> None:

@@ -156,7 +156,7 @@ def left_on_the_way() -> Up | None:
 
 def _read(file: Path) -> Up | None:
     try:
-        return Up(**json.loads(file.read_text()))
+        return Up(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (TypeError, ValueError):
@@ -201,7 +201,7 @@ def _holder(file: TextIO) -> str:
 
 def _open_lock() -> TextIO:
     """Open the lock's file for reading, which needs no room on the disk; the kernel frees a lock with its process."""
-    return open(os.open(paths.LOCK, os.O_RDONLY | os.O_CREAT, 0o600))
+    return open(os.open(paths.LOCK, os.O_RDONLY | os.O_CREAT, 0o600), encoding="utf-8")
 
 
 def _lock(file: TextIO, kind: int) -> bool:

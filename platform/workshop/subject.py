@@ -90,7 +90,7 @@ class Subject:
     def _command(self, *arguments: str) -> None:
         try:
             done = subprocess.run(
-                [paths.REPOSITORY / "workshop", *arguments],
+                [*paths.LAUNCHER, *arguments],
                 env=os.environ | {"WORKSHOP_RUN_DIR": str(self.folder)},
                 capture_output=True,
                 text=True,

@@ -1,7 +1,9 @@
 """The process supervisor (supervisord): starts every program, restarts what dies, keeps what they print."""
 
 import http.client
+import os
 import re
+import signal
 import subprocess
 import xmlrpc.client
 from dataclasses import dataclass
@@ -138,8 +140,24 @@ def is_running() -> bool:
         return False
 
 
+def has_logs() -> bool:
+    """Tell whether what runs can write its logs: whether their folder, with supervisord's own one, is there."""
+    return log_file("supervisord").exists()
+
+
+def restore_logs() -> bool:
+    """Make everything that runs write its log to a new file if the files were removed; tell whether they were."""
+    if has_logs():
+        return False
+    paths.LOGS.mkdir(parents=True, exist_ok=True)
+    os.kill(_supervisord().getPID(), signal.SIGUSR2)  # supervisord opens all logs again
+    wait_until(has_logs, START_TIMEOUT)
+    return True
+
+
 def add(programs: list[Program]) -> None:
     """Start programs, now and whenever supervisord finds them ended."""
+    restore_logs()  # without them, it reads no configuration
     for program in programs:
         write_atomically(PROGRAMS / f"{program.name}.conf", program.configuration())
     supervisord = _supervisord()
@@ -156,6 +174,7 @@ def restart(names: list[str]) -> None:
     """Start those of the programs that were stopped, or are just being stopped."""
     if not wait_until(lambda: not any(p.state == "STOPPING" for p in processes() if p.name in names), STOP_TIMEOUT + 5):
         raise WorkshopError(f"These do not end: {', '.join(names)}. See `./workshop logs`.")
+    restore_logs()
     for process in processes():
         if process.name in names and process.state in STOPPED:
             try:

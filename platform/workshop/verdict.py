@@ -76,11 +76,11 @@ class Verdict:
         return {PASSED: 0, CANNOT_CHECK: 2}.get(self.heading, 1)
 
     def save(self, file: Path) -> None:
-        file.write_text(json.dumps(dataclasses.asdict(self), default=str))
+        file.write_text(json.dumps(dataclasses.asdict(self), default=str), encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> "Verdict":
-        return cls(**json.loads(file.read_text()))
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
 
     def lines(self, title: str) -> list[str]:
         """Return what the learner reads."""

@@ -32,7 +32,7 @@ def as_nobody(ask: Callable[[], str]) -> str:
             os._exit(0)  # nothing of pytest's is the child's business
     os.close(writer)
     os.waitpid(child, 0)
-    with open(reader) as answer:
+    with open(reader, encoding="utf-8") as answer:
         return answer.read()
 
 

@@ -25,6 +25,7 @@ def refuse_start(monkeypatch):
         rows = [{"name": "monolith_v1_aaaa", "statename": "EXITED", "pid": 0}]
         fake = SimpleNamespace(getAllProcessInfo=lambda: rows, startProcess=start)
         monkeypatch.setattr(supervisor, "_supervisord", lambda: fake)
+        monkeypatch.setattr(supervisor, "has_logs", lambda: True)
 
     return refuse
 

@@ -70,7 +70,7 @@ def run(words: list[str]) -> None:
 
     It has a session of its own, so that an interrupt reaches it through us: it cleans up before we do.
     """
-    command = [paths.REPOSITORY / "workshop", *words]
+    command = [*paths.LAUNCHER, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             for line in process.stdout:

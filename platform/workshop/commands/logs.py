@@ -40,7 +40,7 @@ def files(name: str) -> list[Path]:
 
 def show(file: Path, start: int, most: int | None = None) -> int:
     """Print a log from a position on, or only the last lines of that; return the position where it ends now."""
-    with open(file, errors="replace") as log:
+    with open(file, encoding="utf-8", errors="replace") as log:
         if start > file.stat().st_size:
             start = 0  # the supervisor has begun a new file: this one had become too long
         log.seek(start)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 from pytest import ExitCode
 
-from workshop import paths
+from workshop import bundle, paths
 
 # A run is one pytest, independent of the others. The runs of a round go side by side, the rounds one after the other.
 STAGE0 = (["stage0-monolith/tests"],)
@@ -39,7 +39,7 @@ THIRDS = tuple(
     [EXERCISES, "-k", f"({' or '.join(f'{n:02}-' for n in numbers)}) and (jump or starter or solution) and not busy"]
     for numbers in (range(1, 7), range(7, 12), range(12, 17))
 )
-BARE = [f"platform/tests/test_{name}.py" for name in ("bare_debian", "bundle", "pythons")]
+BARE = [f"platform/tests/test_{name}.py" for name in ("bare_debian", "bundle", "pythons", "setup")]
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
 COMMANDS = tuple(
     f"platform/tests/test_{name}.py"
@@ -144,7 +144,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     if what and what not in PARTS:
         raise click.UsageError(f"There is no part {what!r}: there are {', '.join(PARTS)}.")
     if what not in WITHOUT_BROWSER:
-        provisioned = subprocess.run([paths.REPOSITORY / "platform" / "provision.sh", "--test"])
+        provisioned = subprocess.run(["bash", bundle.PROVISION, "--test"])
         if provisioned.returncode:
             context.exit(provisioned.returncode)
     rounds = PARTS[what] if what else ALL
@@ -160,7 +160,9 @@ def side_by_side(runs: tuple[list[str], ...], options: tuple[str, ...]) -> list[
     """Run them at the same time, and show what several print one after the other; return their exit statuses."""
     command = [sys.executable, "-m", "pytest", f"--durations={SLOWEST}"]
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile("w+")) if len(runs) > 1 else None for _ in runs]
+        files = [
+            stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) if len(runs) > 1 else None for _ in runs
+        ]
         started = [
             subprocess.Popen([*command, *tests, *options], cwd=paths.REPOSITORY, stdout=file, stderr=file)
             for tests, file in zip(runs, files, strict=True)

@@ -3,7 +3,7 @@ import re
 
 import click
 
-from workshop import doctor, evolution, joining, lifecycle, stage, state, supervisor
+from workshop import doctor, evolution, joining, lifecycle, remedies, stage, state, supervisor
 from workshop.drivers import DRIVERS
 from workshop.errors import WorkshopError
 from workshop.lifecycle import DRIVER
@@ -48,6 +48,7 @@ def command(
         left = state.left_on_the_way()
         try:
             up = lifecycle.up(wanted, db, driver, port, click.echo, names)
+            remedies.repair(up, click.echo)
         except (WorkshopError, OSError) as error:
             if (disk := doctor.disk()).severity == doctor.READY:
                 raise

@@ -70,7 +70,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {instance} %(name)s: %(message)s")
-stop_words = set(Path(os.environ["STOPWORDS"]).read_text().split())  # before we listen: who answers, can
+# Before we listen: who answers, can.
+stop_words = set(Path(os.environ["STOPWORDS"]).read_text(encoding="utf-8").split())
 server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
 signal.signal(signal.SIGTERM, lambda *_: server.shutdown())  # what is being answered still is
 server.serve_forever()

@@ -69,6 +69,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {instance} %(name)s: %(message)s")
-stop_words = set(Path(os.environ["STOPWORDS"]).read_text().split())  # before we listen: who answers, can
+# Before we listen: who answers, can.
+stop_words = set(Path(os.environ["STOPWORDS"]).read_text(encoding="utf-8").split())
 server = HTTPServer(("127.0.0.1", port), Handler)
 server.serve_forever()  # until SIGTERM, which ends a Python program that does not mind it
