@@ -35,7 +35,7 @@ def test_a_deregistered_instance_is_gone_and_its_service_stays(service_registry)
 
 
 def test_an_instance_that_is_not_refreshed_expires(service_registry, until, monkeypatch):
-    monkeypatch.setattr(registry, "TTL", 1)
+    monkeypatch.setattr(registry.client, "TTL", 1)
     service_registry.register(TINY, "tiny_v1_a")
     until(lambda: not service_registry.snapshot().services["tiny"].upstreams, 5, "the key has expired")
 
@@ -44,7 +44,7 @@ def test_an_instance_that_is_not_refreshed_expires(service_registry, until, monk
 
 
 def test_a_refresh_does_not_wake_those_who_watch(service_registry, monkeypatch):
-    monkeypatch.setattr(registry, "WATCH_TIMEOUT", 1)
+    monkeypatch.setattr(registry.client, "WATCH_TIMEOUT", 1)
     service_registry.register(TINY, "tiny_v1_a")
     index = service_registry.snapshot().index
     service_registry.refresh("tiny", "tiny_v1_a")
@@ -147,13 +147,13 @@ def test_what_is_left_out_is_logged_once_without_its_value(service_registry, cap
 
 
 def test_a_flood_of_keys_is_no_flood_of_log_lines(service_registry, caplog):
-    for number in range(registry.MOST_LOGGED + 10):
+    for number in range(registry.client.MOST_LOGGED + 10):
         service_registry.etcd.write(f"/flood/{number}", "value")
     for _ in range(3):
         service_registry.snapshot()
 
     lines = [record.getMessage() for record in caplog.records if record.name == "workshop.registry"]
-    assert len(lines) == registry.MOST_LOGGED + 1
+    assert len(lines) == registry.client.MOST_LOGGED + 1
     assert lines[-1] == "left out of the registry: 10 more keys"
 
 
