@@ -261,7 +261,16 @@ class System:
             for one in names:
                 file = Path(scratch, f"{one}.json")
                 Instance(
-                    one, name, routes, balance, list(sticky), command, str(folder), told, registry=self.registry
+                    one,
+                    name,
+                    routes,
+                    balance,
+                    list(sticky),
+                    command,
+                    str(folder),
+                    told,
+                    registry=self.registry,
+                    registry_api=self.up.registry_api,
                 ).save(file)
                 sidecars.append(
                     subprocess.Popen(

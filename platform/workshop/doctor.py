@@ -288,7 +288,8 @@ def what_is_up() -> list[Finding]:
     if problem := lifecycle.remains():
         return [Finding(MEND, f"left behind: {problem}", "run `./workshop down`; `./workshop up` cleans up, too")]
     if paths.STATE.exists():
-        return [Finding(READY, f"{state.load().stage} is up at {state.load().url}"), *instances_down()]
+        up = state.load()
+        return [Finding(READY, f"{up.stage} is up at {up.url}, with etcd's {up.registry_api} API"), *instances_down()]
     if problem := ports.problem(ports.PUBLIC_PORT):
         return [Finding(READY, f"{problem}: `up` will choose another")]
     return [Finding(READY, f"no stage is up, port {ports.PUBLIC_PORT} is free")]

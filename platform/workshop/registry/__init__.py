@@ -16,12 +16,15 @@ key and the reason once, and never the value: a foreign program may have put a s
 
     model.py    what the keys mean, and which of their values are used
     client.py   `Registry`: what sidecars, the load balancer's manager and the commands do with it
-    v2.py       how a key is read, written, kept alive and watched, through etcd's v2 API
+    v2.py       how a key is read, written, kept alive and watched, through etcd's v2 API: a key has a TTL
+    v3.py       the same through its v3 API: a key is attached to a lease, which has a TTL
+
+A stage uses one of the two APIs, which stores.py chooses at `up`. In etcd, the keys of one are not seen by the other.
 
 etcd refuses each client that does not have the certificate in .run/certificates: see certificates.py.
 """
 
-from workshop.registry.client import CA, CLIENT, Registry, client_files
+from workshop.registry.client import APIS, CA, CLIENT, Registry, client_files
 from workshop.registry.model import (
     BALANCE,
     HEARTBEAT,
@@ -45,6 +48,7 @@ from workshop.registry.model import (
 )
 
 __all__ = [
+    "APIS",
     "BALANCE",
     "CA",
     "CLIENT",

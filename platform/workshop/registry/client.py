@@ -5,22 +5,26 @@ from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import quote
 
-from workshop import paths
+from workshop import paths, state
 from workshop.errors import WorkshopError
-from workshop.registry import v2
+from workshop.registry import v2, v3
 from workshop.registry.model import DRAINED_TTL, TTL, WATCH_TIMEOUT, Backend, Snapshot, parse
 
 CA, CLIENT = "ca.pem", "client.pem"  # in paths.CERTIFICATES; client.pem holds a certificate and its private key
+APIS = {"v2": v2.Etcd, "v3": v3.Etcd}
 MOST_LOGGED = 20  # keys, of those that one reading leaves out: a flood of keys must not become a flood of lines
 
 log = logging.getLogger(__package__)
 
 
 class Registry:
-    """A connection to etcd. Every method raises RegistryUnavailable when etcd does not answer."""
+    """A connection to etcd. Every method raises RegistryUnavailable when etcd does not answer.
 
-    def __init__(self, address: str, certificates: Path = paths.CERTIFICATES):
-        self.etcd = v2.Etcd(address, *client_files(certificates))
+    `api` is one of APIS; by default the one with which the stage was brought up.
+    """
+
+    def __init__(self, address: str, certificates: Path = paths.CERTIFICATES, api: str | None = None):
+        self.etcd = APIS[api or state.load().registry_api](address, *client_files(certificates))
         self.left_out: dict[str, str] = {}  # key → reason, at the last reading: to log each once
 
     def announce(self, service: Backend) -> None:

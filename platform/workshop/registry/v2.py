@@ -1,7 +1,7 @@
 """etcd's v2 API, through python-etcd, which is used in this module only.
 
 Keys are a tree: a key such as /services/users/location is in the folder /services/users. A key has its TTL itself. etcd
-has this API up to version 3.5, and only with --enable-v2.
+has this API up to version 3.5, and from 3.4 on only with --enable-v2.
 """
 
 import logging
