@@ -58,7 +58,7 @@ class Workshop:
             arguments += ("--port", str(free_port()))  # the usual one is the learner's
         if arguments[0] == "up" and "--driver" not in arguments:
             arguments += ("--driver", self.driver)
-        if arguments[0] == "up" and self.registry_api:
+        if arguments[0] == "up" and self.registry_api and "--registry" not in arguments:
             arguments += ("--registry", self.registry_api)
         return subprocess.Popen(
             [str(self.repository / "workshop"), *arguments],

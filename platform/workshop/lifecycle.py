@@ -53,7 +53,8 @@ def up(
 ) -> Up:
     """Bring up a stage without its optional services; a stage that is up already stays as it is.
 
-    `names` are the host names by which browsers reach it, besides those of loopback.
+    `names` are the host names by which browsers reach it, besides those of loopback. `registry_api` is etcd's, v2 or
+    v3; by default, the etcd that is installed decides.
 
     Raises WorkshopError, and leaves nothing running then.
     """
@@ -77,8 +78,7 @@ def up(
             raise WorkshopError(
                 f"{current.stage} is up already, without the name {unknown[0]}: `./workshop down` comes first."
             )
-        asked = ((db, current.db), (driver, current.driver), (registry_api, current.registry_api))
-        for wanted, what in asked:
+        for wanted, what in ((db, current.db), (driver, current.driver), (registry_api, current.registry_api)):
             if wanted and wanted != what:
                 raise WorkshopError(f"{current.stage} is up already, with {what}: `./workshop down` comes first.")
         say(f"{current.stage} is up already.")
