@@ -152,6 +152,16 @@ class System:
             if found and found["id"] == request_id
         ]
 
+    def etcdctl_list(self, prefix: str) -> str:
+        """Return the command that lists the registry's keys below a prefix."""
+        words = {"v2": f"ls -r -p {prefix}", "v3": f"get --prefix --keys-only {prefix}/"}
+        return f"./workshop etcdctl {words[self.up.registry_api]}"
+
+    def etcdctl_remove(self, key: str, recursive: bool = False) -> str:
+        """Return the command that removes a key, or all keys below it."""
+        words = {"v2": f"rm {'--recursive ' * recursive}{key}", "v3": f"del {f'--prefix {key}/' if recursive else key}"}
+        return f"./workshop etcdctl {words[self.up.registry_api]}"
+
     def keys(self, prefix: str = "/") -> dict[str, str]:
         """Return all keys of the registry that begin with `prefix`, and their values."""
         return {key: value for key, value in self.etcd.entries().items() if key.startswith(prefix)}
@@ -261,7 +271,16 @@ class System:
             for one in names:
                 file = Path(scratch, f"{one}.json")
                 Instance(
-                    one, name, routes, balance, list(sticky), command, str(folder), told, registry=self.registry
+                    one,
+                    name,
+                    routes,
+                    balance,
+                    list(sticky),
+                    command,
+                    str(folder),
+                    told,
+                    registry=self.registry,
+                    registry_api=self.up.registry_api,
                 ).save(file)
                 sidecars.append(
                     subprocess.Popen(

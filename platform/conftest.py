@@ -7,16 +7,19 @@ import pytest
 from tests.engine import engine
 from tests.workshops import DBS, DIFFERENCES, Workshop, at_full_strength, copy_of_the_repository, make_workshop, until
 
+from workshop.registry import APIS
+
 
 def pytest_addoption(parser) -> None:
     parser.addoption("--stage", default="stage0", choices=DIFFERENCES, help="what the contract is tested against")
     parser.addoption("--driver", default="process", choices=list(DBS), help="what everything is run as")
     parser.addoption("--db", choices=["sqlite", "postgres"], help="where the stage keeps its data")
+    parser.addoption("--registry", choices=APIS, help="the API of etcd that the stage uses")
     parser.addoption("--evolved", action="store_true", help="the stage is one that stage 0 has become while it ran")
 
 
 def pytest_configure(config) -> None:
-    Workshop.driver = config.option.driver
+    Workshop.driver, Workshop.registry_api = config.option.driver, config.option.registry
     config.option.db = config.option.db or DBS[config.option.driver]
     # Tests that were started in the background ignore Ctrl-C, and under nohup SIGHUP. So would the commands that they
     # interrupt.

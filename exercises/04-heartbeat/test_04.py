@@ -1,6 +1,7 @@
 """The check of exercise 04: what the learner's registrar writes into etcd, from its start to its end."""
 
 import contextlib
+import json
 import secrets
 import select
 import signal
@@ -8,6 +9,7 @@ import socket
 import socketserver
 import sys
 import threading
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,12 +23,13 @@ from workshop.verdict import Hop, expect
 from workshop.waiting import wait_until
 
 TINY_SERVICE = paths.REPOSITORY / "platform" / "tests" / "tiny_service.py"
-PROGRAM = ".venv/bin/python work/04-heartbeat/registrar.py"
-TLS = "--cacert .run/certificates/ca.pem --cert .run/certificates/client.pem"  # what curl needs to ask the registry
+FOLDERS = "platform:exercises/04-heartbeat"  # where the learner's program finds keys.py, and what that imports
+PROGRAM = f"PYTHONPATH={FOLDERS} .venv/bin/python work/04-heartbeat/registrar.py"
+LOOK = "PYTHONPATH=platform .venv/bin/python exercises/04-heartbeat/keys.py /services/shop"
 START_TIMEOUT = 10  # seconds for a Python program to start and to make its first call; measured: 0.3
 ASK_TIMEOUT = 5  # seconds for a question of the check's own; loopback needs milliseconds
 LEAVE_TIMEOUT = 2  # seconds between SIGTERM and the end of the key
-LOOK = 0.1  # seconds between two looks whether a relay has fallen silent
+RELAY_POLL = 0.1  # seconds between two looks whether a relay has fallen silent
 PATIENCE = 6  # seconds until a registry that says nothing is asked again: a time-out of 2, a pause of 3, and 1 more
 
 
@@ -34,36 +37,36 @@ class Key:
     """The key that a registrar is to write, under names that only this check knows, and what etcd says of it."""
 
     def __init__(self, stage):
-        self.etcd = stage.registry_url
+        self.stage = stage
+        self.url = stage.registry_url
         self.service = f"heartbeat{secrets.token_hex(3)}"
         self.instance = f"{self.service}_v1_{secrets.token_hex(2)}"
         self.address = f"{HOST}:{free_port()}"
         self.path = f"/services/{self.service}/upstream/{self.instance}"
 
-    def node(self) -> dict:
-        """Return etcd's own words: value, ttl …; empty when there is no such key."""
-        with registry_session() as http:
-            answer = http.get(f"{self.etcd}/v2/keys{self.path}", timeout=ASK_TIMEOUT)
-        return answer.json()["node"] if answer.ok else {}
+    def value(self) -> str | None:
+        """Return its value; None when there is no such key."""
+        return self.stage.etcd.etcd.get(self.path)
 
-    def ttl(self) -> int:
-        """Return how many seconds it has left; 0 when it has no TTL, or is not there."""
-        return self.node().get("ttl", 0)
+    def ttl(self) -> int | None:
+        """Return how many seconds it has left; None when it has no TTL, or is not there."""
+        return self.stage.etcd.etcd.ttl(self.path)
 
     def next_change(self, timeout: float) -> str:
         """Return what those who watch the key are told of its next change, in etcd's word; empty if they are not."""
         with registry_session() as http, contextlib.suppress(requests.RequestException):
-            return http.get(f"{self.etcd}/v2/keys{self.path}?wait=true", timeout=timeout).json()["action"]
+            if self.stage.up.registry_api == "v2":
+                return http.get(f"{self.url}/v2/keys{self.path}?wait=true", timeout=timeout).json()["action"]
+            watch = {"create_request": {"key": b64encode(self.path.encode()).decode()}}
+            with http.post(f"{self.url}/v3/watch", json=watch, timeout=timeout, stream=True) as answer:
+                lines = answer.iter_lines()
+                next(lines)  # the watch exists
+                return json.loads(next(lines))["result"]["events"][0].get("type", "PUT").lower()
         return ""
 
-    def look(self, then: str = "sleep 1; curl", query: str = "") -> str:
-        """Return commands that start the learner's registrar, and what follows; `curl` shows its key."""
-        curl = f'curl -s -m 5 $TLS "$ETCD/v2/keys/services/shop/upstream/shop_v1_mine{query}"'
-        return (
-            f'ETCD={self.etcd}; TLS="{TLS}"\n'
-            f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 $ETCD .run/certificates &\n"
-            f"{then.replace('curl', curl)}; kill $!"
-        )
+    def look(self, then: str = f"sleep 1; {LOOK}") -> str:
+        """Return commands that start the learner's registrar, and what follows."""
+        return f"{PROGRAM} shop shop_v1_mine 127.0.0.1:9000 {self.url} .run/certificates &\n{then}; kill $!"
 
 
 class Relay(socketserver.ThreadingTCPServer):
@@ -90,7 +93,7 @@ class Call(socketserver.BaseRequestHandler):
         with socket.create_connection((host, int(port)), ASK_TIMEOUT) as etcd:
             other = {self.request: etcd, etcd: self.request}
             while not self.server.is_silent.is_set():
-                for side in select.select([*other], [], [], LOOK)[0]:
+                for side in select.select([*other], [], [], RELAY_POLL)[0]:
                     data = side.recv(65536)
                     if not data:
                         return
@@ -100,7 +103,7 @@ class Call(socketserver.BaseRequestHandler):
 @contextlib.contextmanager
 def relay_before(stage):
     with Relay(stage) as relay:
-        thread = threading.Thread(target=relay.serve_forever, args=[LOOK])
+        thread = threading.Thread(target=relay.serve_forever, args=[RELAY_POLL])
         thread.start()
         try:
             yield relay
@@ -112,7 +115,9 @@ def relay_before(stage):
 
 def start_registrar(learner, service: str, instance: str, address: str, etcd: str):
     """Start the learner's program."""
-    return learner.start("registrar.py", service, instance, address, etcd, paths.CERTIFICATES)
+    folders = ":".join(str(paths.REPOSITORY / folder) for folder in FOLDERS.split(":"))
+    arguments = (service, instance, address, etcd, paths.CERTIFICATES)
+    return learner.start("registrar.py", *arguments, PYTHONPATH=folders)
 
 
 @contextlib.contextmanager
@@ -136,12 +141,12 @@ def answers(etcd: Registry) -> bool:
 
 def expect_key(program, key, stage) -> None:
     expect(
-        program.until(key.node, START_TIMEOUT),
+        program.until(key.value, START_TIMEOUT),
         "the instance is not in the registry: the load balancer cannot know of it.",
         hop=Hop.REGISTRY,
         seen=f"below /services: {' '.join(stage.keys('/services')) or 'nothing'}",
         expected=key.path,
-        show="./workshop etcdctl ls -r -p /services",
+        show=stage.etcdctl_list("/services"),
         log=program.output(),
     )
 
@@ -150,18 +155,18 @@ def test_the_key_says_the_address_expires_and_is_refreshed(learner, stage):
     key = Key(stage)
     with registrar(learner, stage, key) as program:
         expect_key(program, key, stage)
-        node = key.node()
+        value, ttl = key.value(), key.ttl()
         expect(
-            node["value"].split()[:1] == [key.address],
+            value.split()[:1] == [key.address],
             "the key is there, but its value is not the instance's address: the load balancer ignores it.",
             hop=Hop.REGISTRY,
-            seen=repr(node["value"]),
+            seen=repr(value),
             expected=repr(key.address),
             show=key.look(),
             log=stage.log("balancer"),
         )
         expect(
-            "ttl" in node,
+            ttl is not None,
             "the key has no TTL: of an instance that is killed, it stays for ever.",
             hop=Hop.REGISTRY,
             seen=f"{key.path} without a ttl",
@@ -170,18 +175,18 @@ def test_the_key_says_the_address_expires_and_is_refreshed(learner, stage):
             log=program.output(),
         )
         expect(
-            TTL - 2 <= node["ttl"] <= TTL,  # up to 2 s may have passed until we look
+            TTL - 3 <= ttl <= TTL,  # up to 2 s may have passed until we look, and v3 rounds down
             f"the key's TTL is not the one that everybody here goes by: {TTL} s, so that two refreshes may fail.",
             hop=Hop.REGISTRY,
-            seen=f"a ttl of {node['ttl']} s just after it was written",
+            seen=f"a ttl of {ttl} s just after it was written",
             expected=f"{TTL} s",
             show=key.look(),
             log=program.output(),
         )
-        seen = [node["ttl"]]
+        seen = [ttl]
 
         def is_refreshed() -> bool:
-            seen.append(key.ttl())
+            seen.append(key.ttl() or 0)
             return seen[-1] > seen[-2]
 
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -193,7 +198,7 @@ def test_the_key_says_the_address_expires_and_is_refreshed(learner, stage):
             hop=Hop.REGISTRY,
             seen=f"a ttl that only falls, {' '.join(map(str, dict.fromkeys(seen)))}",
             expected=f"every {HEARTBEAT} s, {TTL} again",
-            show=key.look("sleep 5; curl"),
+            show=key.look(f"sleep 5; {LOOK}"),
             log=program.output(),
         )
         expect(
@@ -202,8 +207,8 @@ def test_the_key_says_the_address_expires_and_is_refreshed(learner, stage):
             f"{HEARTBEAT} s for every instance, and find nothing new.",
             hop=Hop.REGISTRY,
             seen=f"who waits for a change is told of one: {news.result()}",
-            expected="the key lives on, and nobody is told: with `refresh=true` and without a `value`",
-            show=key.look(query="?wait=true"),
+            expected="the key lives on, and nobody is told: with `refresh`, and without writing the value",
+            show=key.look("timeout 5 ./workshop etcdctl watch /services/shop/upstream/shop_v1_mine"),
             log=program.output(),
         )
 
@@ -231,24 +236,24 @@ def test_the_instance_is_served_until_sigterm(learner, stage):
             log=stage.log("balancer"),
         )
         program.signal(signal.SIGTERM)
-        program.until(lambda: not key.node(), LEAVE_TIMEOUT)
+        program.until(lambda: not key.value(), LEAVE_TIMEOUT)
         expect(
-            not (key.node() and program.until(lambda: not key.node(), HEARTBEAT + 1)),
+            not (key.value() and program.until(lambda: not key.value(), HEARTBEAT + 1)),
             "the registrar sleeps on when it is asked to stop, and takes its key away only then: meanwhile requests go "
             "where nobody listens.",
             hop=Hop.REGISTRY,
             seen=f"more than {LEAVE_TIMEOUT} s from SIGTERM to the end of the key",
             expected="at once: a wait that a signal ends",
-            show=key.look("sleep 2; kill $!; sleep 1; curl"),
+            show=key.look(f"sleep 2; kill $!; sleep 1; {LOOK}"),
             log=program.output(),
         )
         expect(
-            not key.node(),
+            not key.value(),
             "the registrar was asked to stop and left its key: until it expires, requests go where nobody listens.",
             hop=Hop.REGISTRY,
             seen=f"after SIGTERM the key is there, for {key.ttl()} s more",
             expected="no key",
-            show=key.look("sleep 2; kill $!; sleep 1; curl"),
+            show=key.look(f"sleep 2; kill $!; sleep 1; {LOOK}"),
             log=program.output(),
         )
         expect(
@@ -261,12 +266,12 @@ def test_the_instance_is_served_until_sigterm(learner, stage):
             log=program.output(),
         )
         expect(
-            not key.node(),
+            not key.value(),
             "the registrar has taken its key away, and written it once more before its end: another heartbeat came.",
             hop=Hop.REGISTRY,
             seen=f"it has ended, and the key is there, for {key.ttl()} s more",
             expected="no heartbeat after SIGTERM",
-            show=key.look("sleep 2; kill $!; sleep 1; curl"),
+            show=key.look(f"sleep 2; kill $!; sleep 1; {LOOK}"),
             log=program.output(),
         )
 
@@ -348,12 +353,12 @@ def test_ctrl_c_takes_the_key_away_too(learner, stage):
         program.signal(signal.SIGINT)
         program.wait(START_TIMEOUT)
         expect(
-            not key.node(),
+            not key.value(),
             "Ctrl-C ends the registrar, and its key stays: until it expires, requests go where no process listens.",
             hop=Hop.REGISTRY,
             seen=f"after SIGINT the key is there, for {key.ttl()} s more",
             expected="no key, as after SIGTERM: both are in SIGNALS",
-            show=key.look("sleep 2; kill -INT $!; sleep 1; curl"),
+            show=key.look(f"sleep 2; kill -INT $!; sleep 1; {LOOK}"),
             log=program.output(),
         )
 
@@ -379,11 +384,11 @@ def test_a_restart_of_the_registry_is_survived(learner, stage):
         )
         stage.etcd.deregister(key.service, key.instance)  # what an etcd does that comes back with an empty folder
         expect(
-            program.until(key.node, HEARTBEAT + 2),
+            program.until(key.value, HEARTBEAT + 2),
             "etcd has forgotten the key, and the registrar does not write it again: nobody finds the instance again.",
             hop=Hop.REGISTRY,
             seen=f"no key {HEARTBEAT + 2} s after it was removed",
             expected=f"{key.path} again, at the next heartbeat",
-            show="while your registrar runs, ./workshop etcdctl rm /services/shop/upstream/shop_v1_mine",
+            show=f"while your registrar runs, {stage.etcdctl_remove('/services/shop/upstream/shop_v1_mine')}",
             log=program.output(),
         )

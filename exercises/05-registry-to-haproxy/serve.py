@@ -8,18 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import requests
 from manager import HAPROXY, Backend, Rejected, apply, render
 
 from workshop.ports import answers
-from workshop.registry import client_files
+from workshop.registry import Registry, RegistryUnavailable
 from workshop.waiting import wait_until
 
 PAUSE = 0.5  # seconds between two looks at the registry; the real manager is woken by it
-TIMEOUT = 2  # seconds for a call of the registry; far more than loopback needs
 START_TIMEOUT = 5  # seconds until an HAProxy that was started listens; measured: 0.1
 
 log = logging.getLogger("manager")
@@ -30,39 +27,26 @@ def main() -> None:
     etcd, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "haproxy.cfg").unlink(missing_ok=True)  # of an earlier life, whose HAProxy has ended with it
-    haproxy = HAProxy(folder, port)
+    haproxy, registry = HAProxy(folder, port), Registry(etcd)
     while True:
         try:
-            if apply(render(read(etcd), port), folder, haproxy.reload):
+            if apply(render(read(registry), port), folder, haproxy.reload):
                 log.info("HAProxy has another configuration")
-        except (Rejected, requests.RequestException) as error:
+        except (Rejected, RegistryUnavailable) as error:
             log.warning("%s: the last good configuration stays", error)
         time.sleep(PAUSE)
 
 
-def read(etcd: str) -> dict[str, Backend]:
-    """Return the services that stand in the registry, as they stand there."""
-    with requests.Session() as http:
-        http.trust_env = False  # a proxy from the environment has no business on loopback
-        http.verify, http.cert = client_files()  # without a certificate, etcd refuses the connection
-        answer = http.get(f"https://{etcd}/v2/keys/services", params={"recursive": "true"}, timeout=TIMEOUT)
-    answer.raise_for_status()
+def read(registry: Registry) -> dict[str, Backend]:
+    """Return the services that the registry has, with their values unchecked."""
     services: dict[str, Backend] = {}
-    for key, value in _leaves(answer.json()["node"]):
+    for key, value in registry.entries().items():
         match key.split("/")[1:]:
             case ["services", service, "location"]:
                 services.setdefault(service, Backend()).location = value
             case ["services", service, "upstream", instance]:
                 services.setdefault(service, Backend()).upstreams[instance] = value
     return services
-
-
-def _leaves(node: dict) -> Iterator[tuple[str, str]]:
-    """Return the keys and values below a folder of etcd."""
-    for child in node.get("nodes", []):
-        yield from _leaves(child)
-    if "value" in node:
-        yield node["key"], node["value"]
 
 
 class HAProxy:

@@ -68,7 +68,7 @@ def test_the_routes_can_be_followed(learner, stage):
     if stage.keys("/services/ui/"):
         raise CannotCheck(
             "a service ui is registered already, by hand perhaps: `./workshop route / monolith`, end it, and take its "
-            "keys away with `./workshop etcdctl rm --recursive /services/ui`."
+            f"keys away with `{stage.etcdctl_remove('/services/ui', recursive=True)}`."
         )
 
 

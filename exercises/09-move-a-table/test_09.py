@@ -307,7 +307,7 @@ def must_answer(service: str, writers: "Writers", stage, sentence: str) -> None:
         hop=Hop.BALANCER,
         seen=f"the last answers are from {', '.join(last)}",
         expected=f"from {service}",
-        show="./workshop etcdctl ls -r /routes",
+        show=stage.etcdctl_list("/routes"),
     )
 
 

@@ -232,7 +232,7 @@ def test_its_name_and_its_routes_are_its_own(service, stage):
     if stage.keys(f"/services/{service.name}/"):
         raise CannotCheck(
             f"a service {service.name} is registered already, by hand perhaps: end it, and take its keys away with "
-            f"`./workshop etcdctl rm --recursive /services/{service.name}`."
+            f"`{stage.etcdctl_remove(f'/services/{service.name}', recursive=True)}`."
         )
 
 

@@ -27,6 +27,8 @@ IN_ANOTHER_TERMINAL = re.compile(
 AGAIN = "again: "  # the README's command with these words once more
 IS_SERVED = "until curl -si http://127.0.0.1:8080/slow | grep -q 'x-served-by: slow'; do sleep 0.1; done"
 HELLO_IS_SERVED = IS_SERVED.replace("slow", "hello")
+# A command of etcdctl that is another one with etcd's v3 API, which the README has in the comment.
+OF_V3 = re.compile(r"\./workshop etcdctl [^#]*# v3: (etcdctl .*)")
 IN_FLIGHT = "until tail -n 1 /tmp/slow/events | grep -q begun; do true; done"
 SAY = """say() {
     curl -s http://127.0.0.1:8080/api/users --json "{\\"nickname\\": \\"$1\\", \\"password\\": \\"correct horse\\"}";
@@ -101,6 +103,10 @@ class Learner:
     def here(self, command: str) -> str:
         """Return a command with this copy's address, folders and registry in place of those that the README has."""
         command = re.sub(r"(\./workshop up \w+)", rf"\1 --port {self.port}", command)
+        if api := self.workshop.registry_api:
+            command = re.sub(r"(\./workshop up \w+)", rf"\1 --registry {api}", command)
+        if api == "v3":
+            command = OF_V3.sub(r"./workshop \1", command)
         command = re.sub(r"(localhost|127\.0\.0\.1):8080", rf"\1:{self.port}", command)
         command = command.replace("/tmp/", f"{self.terminals.folder}/")  # noqa: S108
         command = re.sub(r"(\$PWD/)?(?<![\w.])\.run/", f"{self.workshop.run_folder}/", command)

@@ -23,15 +23,16 @@ SERVICE = Path(__file__).with_name("tiny_service.py")
 class Etcd:
     """An etcd that can be stopped and started again on the same port."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, api: str):
         self.folder = folder
+        self.api = api
         self.certificates = folder / "certificates"
         self.port, self.peer = free_port(), free_port()
         self.address = f"{HOST}:{self.port}"
-        certificates.make(self.certificates, folder, HOST)
+        certificates.make(self.certificates, folder, HOST, api)
 
     def start(self) -> None:
-        command = stores.etcd_command(self.folder, self.port, self.peer)
+        command = stores.etcd_command(self.folder, self.api, self.port, self.peer)
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     def stop(self) -> None:
@@ -45,14 +46,20 @@ def folder():
         yield Path(name)
 
 
+@pytest.fixture(params=registry.APIS)
+def api(request):
+    """The API of the registry: what needs it is tested with each of them."""
+    return request.param
+
+
 @pytest.fixture
-def etcd(folder, until):
-    server = Etcd(folder)
+def etcd(folder, api, until):
+    server = Etcd(folder, api)
     server.start()
 
     def answers() -> bool:
         try:
-            return bool(Registry(server.address, server.certificates).snapshot())
+            return bool(Registry(server.address, server.certificates, api).snapshot())
         except RegistryUnavailable:
             return False
 
@@ -63,7 +70,7 @@ def etcd(folder, until):
 
 @pytest.fixture
 def service_registry(etcd):
-    return Registry(etcd.address, etcd.certificates)
+    return Registry(etcd.address, etcd.certificates, etcd.api)
 
 
 @pytest.fixture
@@ -85,6 +92,7 @@ def start_sidecar(etcd, folder):
             folder=str(folder),
             environment={"PATH": "/usr/bin:/bin"},
             registry=etcd.address,
+            registry_api=etcd.api,
         ).save(file)
         with open(folder / f"{name}.log", "a", encoding="utf-8") as log:
             process = subprocess.Popen(
@@ -108,7 +116,7 @@ class LoadBalancer:
     def __init__(self, folder: Path, etcd: Etcd):
         self.folder = folder / "haproxy"
         ports = {name: free_port() for name in ("public", "internal", "statistics")} | {"registry": etcd.port}
-        self.up = Up("test", "process", "sqlite", ports, {}, {}, {})
+        self.up = Up("test", "process", "sqlite", ports, {}, {}, {}, registry_api=etcd.api)
         self.runtime = Runtime(self.folder)
         self.url = self.up.url.rstrip("/")
 

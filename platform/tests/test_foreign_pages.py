@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
@@ -62,6 +63,7 @@ def without_leases(entries: dict[str, str]) -> dict[str, str]:
 def test_a_page_can_neither_read_nor_write_the_registry(stage, page):
     before = without_leases(stage.registry().entries())
     upstream = f"/services/{stage.chat}/upstream"
+    evil = {"key": b64encode(f"{upstream}/evil".encode()).decode(), "value": b64encode(f"{HOST}:9".encode()).decode()}
     attempts = [
         (f"{scheme}://{host}:{ports(stage)[port]}{path}", options)
         for scheme in ("http", "https")
@@ -72,6 +74,8 @@ def test_a_page_can_neither_read_nor_write_the_registry(stage, page):
             ("/members", {}),
             (f"/v2/keys{upstream}/evil", {"method": "PUT", "headers": FORM, "body": f"value={HOST}:9 weight 256"}),
             (f"/v2/keys{upstream}", {"method": "POST", "mode": "no-cors", "headers": FORM, "body": f"value={HOST}:9"}),
+            ("/v3/kv/range", {"method": "POST", "body": json.dumps({"key": evil["key"]})}),
+            ("/v3/kv/put", {"method": "POST", "mode": "no-cors", "body": json.dumps(evil)}),
         )
     ]
 

@@ -110,6 +110,18 @@ def test_status_lists_services_and_stores(stage):
     assert {store["state"] for store in status["stores"]} == {"UP"}
 
 
+@pytest.mark.parametrize(("api", "ls"), [("v2", "ls -r /services"), ("v3", "get --prefix --keys-only /services/")])
+def test_a_stage_keeps_its_registry_api_and_etcdctl_fits_it(workshop, api, ls):
+    workshop.run("up", "stage0", "--registry", api)
+
+    (instance,) = workshop.instances()
+    assert f"/services/monolith/upstream/{instance['id']}" in workshop.run("etcdctl", *ls.split()).stdout
+    assert f"with etcd's {api} API" in workshop.run("doctor").stdout
+    again, other = ["up", "stage0", "--port", workshop.url.split(":")[-1]], {"v2": "v3", "v3": "v2"}[api]
+    assert f"is up already, with {api}: " in workshop.run(*again, "--registry", other, expect=1).stderr
+    assert "stage0 is up already." in workshop.run(*again).stdout
+
+
 @pytest.mark.parametrize("sent", [*processes.INTERRUPTS, signal.SIGKILL], ids=lambda sent: sent.name)
 def test_an_interrupted_up_leaves_nothing_that_the_next_up_minds(workshop, until, sent):
     process = workshop.popen("up", "stage0", start_new_session=True)

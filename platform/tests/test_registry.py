@@ -1,5 +1,6 @@
 """The registry, against a real etcd."""
 
+import base64
 import datetime
 import socket
 import time
@@ -35,7 +36,7 @@ def test_a_deregistered_instance_is_gone_and_its_service_stays(service_registry)
 
 
 def test_an_instance_that_is_not_refreshed_expires(service_registry, until, monkeypatch):
-    monkeypatch.setattr(registry, "TTL", 1)
+    monkeypatch.setattr(registry.client, "TTL", 1)
     service_registry.register(TINY, "tiny_v1_a")
     until(lambda: not service_registry.snapshot().services["tiny"].upstreams, 5, "the key has expired")
 
@@ -43,8 +44,26 @@ def test_an_instance_that_is_not_refreshed_expires(service_registry, until, monk
         service_registry.refresh("tiny", "tiny_v1_a")
 
 
+def test_an_instance_whose_key_was_removed_is_not_registered_any_more(service_registry):
+    service_registry.register(TINY, "tiny_v1_a")
+    service_registry.etcd.delete("/services/tiny/upstream/tiny_v1_a")  # of v3, its lease lives on
+
+    with pytest.raises(NotRegistered):
+        service_registry.refresh("tiny", "tiny_v1_a")
+
+
+def test_an_instance_that_registers_again_outlives_the_ttl_of_its_earlier_life(service_registry, monkeypatch):
+    monkeypatch.setattr(registry.client, "TTL", 1)
+    service_registry.register(TINY, "tiny_v1_a")
+    monkeypatch.undo()
+    service_registry.register(TINY, "tiny_v1_a")
+    time.sleep(2.5)  # the subject of this test: what has a TTL of 1 s has expired
+
+    assert service_registry.snapshot().services == {"tiny": TINY}
+
+
 def test_a_refresh_does_not_wake_those_who_watch(service_registry, monkeypatch):
-    monkeypatch.setattr(registry, "WATCH_TIMEOUT", 1)
+    monkeypatch.setattr(registry.client, "WATCH_TIMEOUT", 1)
     service_registry.register(TINY, "tiny_v1_a")
     index = service_registry.snapshot().index
     service_registry.refresh("tiny", "tiny_v1_a")
@@ -86,10 +105,31 @@ def test_the_prefixes_of_a_route_move_at_once(service_registry):
 
 def test_a_service_that_is_forgotten_is_known_no_more(service_registry):
     service_registry.register(TINY, "tiny_v1_a")
+    service_registry.announce(other := Backend("tiny2", ["/tiny2"]))
     service_registry.forget("tiny")
     service_registry.forget("tiny")  # no harm in saying it twice
 
-    assert service_registry.snapshot().services == {}
+    assert service_registry.snapshot().services == {"tiny2": other}
+
+
+@pytest.mark.parametrize("api", ["v3"])  # v2 keeps the last 1,000 events
+def test_a_watch_from_an_index_that_etcd_no_longer_has_returns_at_once(service_registry):
+    index = service_registry.snapshot().index
+    service_registry.register(TINY, "tiny_v1_a")
+    service_registry.etcd._call("kv/compaction", revision=service_registry.snapshot().index)
+
+    started = time.monotonic()
+    service_registry.wait(index)
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("api", ["v3"])  # v2 stores text only
+def test_bytes_that_are_no_text_do_not_get_in(service_registry):
+    key, value = base64.b64encode(b"/services/tiny/upstream/\xff").decode(), base64.b64encode(b"\xff").decode()
+    service_registry.etcd._call("kv/put", key=key, value=value)
+    service_registry.register(TINY, "tiny_v1_a")
+
+    assert service_registry.snapshot().services == {"tiny": TINY}
 
 
 def test_the_longest_prefix_of_whole_segments_owns_a_path():
@@ -147,13 +187,13 @@ def test_what_is_left_out_is_logged_once_without_its_value(service_registry, cap
 
 
 def test_a_flood_of_keys_is_no_flood_of_log_lines(service_registry, caplog):
-    for number in range(registry.MOST_LOGGED + 10):
+    for number in range(registry.client.MOST_LOGGED + 10):
         service_registry.etcd.write(f"/flood/{number}", "value")
     for _ in range(3):
         service_registry.snapshot()
 
     lines = [record.getMessage() for record in caplog.records if record.name == "workshop.registry"]
-    assert len(lines) == registry.MOST_LOGGED + 1
+    assert len(lines) == registry.client.MOST_LOGGED + 1
     assert lines[-1] == "left out of the registry: 10 more keys"
 
 
@@ -218,28 +258,28 @@ def test_a_confirmation_does_not_outlive_the_next_registration_or_deregistration
 
 
 @pytest.fixture
-def client(folder):
+def client(folder, api):
     """The folder with a client's certificate, of an installation whose registry is away."""
-    certificates.make(folder / "client", folder / "server", HOST)
+    certificates.make(folder / "client", folder / "server", HOST, api)
     return folder / "client"
 
 
-def test_a_registry_that_is_away_is_said_to_be(client):
+def test_a_registry_that_is_away_is_said_to_be(client, api):
     with pytest.raises(RegistryUnavailable):
-        Registry("127.0.0.1:1", client).snapshot()
+        Registry("127.0.0.1:1", client, api).snapshot()
 
 
-def test_a_registry_that_says_nothing_is_not_waited_for_long(client):
+def test_a_registry_that_says_nothing_is_not_waited_for_long(client, api):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(RegistryUnavailable):
-            Registry(f"127.0.0.1:{silent.getsockname()[1]}", client).snapshot()
+            Registry(f"127.0.0.1:{silent.getsockname()[1]}", client, api).snapshot()
     assert time.monotonic() - started < registry.TIMEOUT + 1
 
 
 def test_without_a_certificate_the_error_says_what_to_do(folder):
     with pytest.raises(WorkshopError, match=r"ca\.pem is missing: .* Run `\./workshop down`, then `up`\."):
-        Registry("127.0.0.1:1", folder)
+        Registry("127.0.0.1:1", folder, "v2")
 
 
 def answer(port: int, *, ca: Path, cert: Path | None = None) -> int | None:
@@ -257,25 +297,28 @@ def test_etcd_refuses_a_client_without_a_certificate_of_this_installation(etcd, 
     assert answer(port, ca=ca, cert=etcd.certificates / registry.CLIENT) == 200
     assert answer(port, ca=ca) is None
     assert answer(port, ca=ca, cert=client / registry.CLIENT) is None
-    assert answer(port, ca=ca, cert=etcd.folder / certificates.SERVER) is None  # etcd's own is no client's
+    # etcd's own is no client's; of v3, it is its JSON gateway's.
+    assert (answer(port, ca=ca, cert=etcd.folder / certificates.SERVER) is None) == (etcd.api == "v2")
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://{HOST}:{port}/version", timeout=5)
 
 
 def test_a_client_refuses_a_registry_of_another_installation(etcd, client):
     with pytest.raises(RegistryUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        Registry(etcd.address, client).snapshot()
+        Registry(etcd.address, client, etcd.api).snapshot()
 
 
 def test_a_client_refuses_a_registry_at_an_address_that_its_certificate_does_not_name(etcd):
     with pytest.raises(RegistryUnavailable, match="localhost"):
-        Registry(f"localhost:{etcd.port}", etcd.certificates).snapshot()
+        Registry(f"localhost:{etcd.port}", etcd.certificates, etcd.api).snapshot()
 
 
 def test_etcd_lets_a_page_of_another_origin_read_nothing_even_with_the_certificate(etcd):
     ca, client = registry.client_files(etcd.certificates)
     page = {"Origin": "http://localhost"}
-    answer = requests.get(f"https://{etcd.address}/v2/keys", cert=client, verify=ca, headers=page, timeout=5)
+    method, path, body = {"v2": ("GET", "v2/keys", None), "v3": ("POST", "v3/kv/range", {"key": "Lw=="})}[etcd.api]
+    url = f"https://{etcd.address}/{path}"
+    answer = requests.request(method, url, json=body, cert=client, verify=ca, headers=page, timeout=5)
 
     assert answer.status_code == 200
     assert "Access-Control-Allow-Origin" not in answer.headers
@@ -288,9 +331,9 @@ def test_only_the_user_can_read_the_certificates_and_their_keys(etcd):
     assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o600"}
 
 
-def test_each_up_replaces_the_certificates(client, folder):
+def test_each_up_replaces_the_certificates(client, folder, api):
     old = [file.read_bytes() for file in sorted(client.iterdir())]
-    certificates.make(client, folder / "server", HOST)
+    certificates.make(client, folder / "server", HOST, api)
 
     assert all(file.read_bytes() not in old for file in client.iterdir())
 

@@ -14,7 +14,7 @@ def registered(service_registry, service="tiny"):
 
 
 def seconds_left(service_registry) -> int:
-    return service_registry.etcd.read("/services/tiny/upstream/tiny_v1_aaaa").ttl
+    return service_registry.etcd.ttl("/services/tiny/upstream/tiny_v1_aaaa") or 0
 
 
 def service_of(sidecar):

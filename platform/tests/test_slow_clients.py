@@ -25,6 +25,12 @@ FLOOD = 1500  # connections: more than the public frontend takes
 
 
 @pytest.fixture
+def api():
+    """One of them will do: here HAProxy is the subject."""
+    return "v2"
+
+
+@pytest.fixture
 def serving(load_balancer, start_sidecar, until):
     start_sidecar()
     until(lambda: load_balancer.in_rotation("tiny"), 10, "in rotation")

@@ -47,6 +47,7 @@ class Workshop:
     stage: str = "stage0"
     db: str = "sqlite"
     driver: ClassVar[str] = "process"  # of all: --driver
+    registry_api: ClassVar[str | None] = None  # of all: --registry
 
     def popen(self, *arguments: str, **options) -> subprocess.Popen:
         environment = os.environ | {
@@ -57,6 +58,8 @@ class Workshop:
             arguments += ("--port", str(free_port()))  # the usual one is the learner's
         if arguments[0] == "up" and "--driver" not in arguments:
             arguments += ("--driver", self.driver)
+        if arguments[0] == "up" and self.registry_api and "--registry" not in arguments:
+            arguments += ("--registry", self.registry_api)
         return subprocess.Popen(
             [str(self.repository / "workshop"), *arguments],
             stdout=subprocess.PIPE,
@@ -111,7 +114,8 @@ class Workshop:
     def registry(self) -> Registry:
         """Return a connection to the registry of the stage that is up."""
         address = next(store["address"] for store in self.status()["stores"] if store["name"] == "registry")
-        return Registry(address, self.run_folder / paths.CERTIFICATES.name)
+        api = json.loads((self.run_folder / paths.STATE.name).read_text())["registry_api"]
+        return Registry(address, self.run_folder / paths.CERTIFICATES.name, api)
 
     def environment(self, service: str) -> dict[str, str]:
         """Return what an instance of the service was told, such as the addresses of its stores."""

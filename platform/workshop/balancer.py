@@ -150,7 +150,7 @@ def _instance(file: Path, _written: int) -> Instance:
 
 
 def _clocks() -> tuple[float, float]:
-    """Return the time by both clocks: etcd's keys expire by the second, which a resumed machine sets forward."""
+    """Return the time by both clocks: etcd's v2 keys expire by the second, which a resumed machine sets forward."""
     return time.monotonic(), time.time()
 
 

@@ -15,13 +15,12 @@ class Binary:
     option: str  # that makes it say its version
     oldest: tuple[int, int]
     why: str
-    too_new: tuple[int, int] = (1000, 0)
 
 
 BINARIES = {
     "haproxy": Binary("-v", (2, 6), "servers are added while it runs"),
     "redis-server": Binary("--version", (6, 0), "the oldest that a supported distribution has"),
-    "etcd": Binary("--version", (3, 4), "it must know --enable-v2, which 3.6 does not any more", (3, 6)),
+    "etcd": Binary("--version", (3, 4), "its v3 API must be at /v3"),
     "setpriv": Binary("--version", (2, 33), "it must know --pdeathsig"),
 }
 
@@ -44,5 +43,10 @@ def version(name: str) -> str:
 
 def will_do(name: str, its_version: str) -> bool:
     """Tell whether the platform works with this version of a program."""
+    return number(its_version) >= BINARIES[name].oldest
+
+
+def number(its_version: str) -> tuple[int, int]:
+    """Return a version's first two numbers, to be compared."""
     major, minor = (int(part) for part in its_version.split(".")[:2])
-    return BINARIES[name].oldest <= (major, minor) < BINARIES[name].too_new
+    return major, minor

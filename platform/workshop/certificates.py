@@ -30,14 +30,18 @@ VALID_FROM = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 VALID_UNTIL = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 
 
-def make(clients: Path, server: Path, host: str) -> None:
-    """Write new certificates into two folders: for clients, and for the etcd that listens on the IP address `host`."""
+def make(clients: Path, server: Path, host: str, api: str) -> None:
+    """Write new certificates into two folders: for clients, and for the etcd that listens on the IP address `host`.
+
+    `api` is the registry's. For v3, etcd's certificate is a client's as well: with it, etcd's JSON gateway calls etcd.
+    """
     authority = Authority()
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH] + ([ExtendedKeyUsageOID.CLIENT_AUTH] if api == "v3" else [])
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
     for folder in (clients, server):
         write_atomically(folder / CA, _pem(authority.certificate))
-    write_atomically(clients / CLIENT, authority.sign("client", ExtendedKeyUsageOID.CLIENT_AUTH))
-    write_atomically(server / SERVER, authority.sign("etcd", ExtendedKeyUsageOID.SERVER_AUTH, address))
+    write_atomically(clients / CLIENT, authority.sign("client", [ExtendedKeyUsageOID.CLIENT_AUTH]))
+    write_atomically(server / SERVER, authority.sign("etcd", purposes, address))
 
 
 class Authority:
@@ -51,14 +55,14 @@ class Authority:
         builder = builder.add_extension(_usage(key_cert_sign=True), critical=True)
         self.certificate = builder.sign(self.key, hashes.SHA256())
 
-    def sign(self, name: str, purpose: x509.ObjectIdentifier, *extensions: x509.ExtensionType) -> bytes:
-        """Return a certificate for one purpose, to be a client or a server, and its new private key, as PEM."""
+    def sign(self, name: str, purposes: list[x509.ObjectIdentifier], *extensions: x509.ExtensionType) -> bytes:
+        """Return a certificate for these purposes, to be a client or a server, and its new private key, as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         builder = _builder(_name(name), self.name, key.public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(digital_signature=True), critical=True)
-        for extension in (issuer, x509.ExtendedKeyUsage([purpose]), *extensions):
+        for extension in (issuer, x509.ExtendedKeyUsage(purposes), *extensions):
             builder = builder.add_extension(extension, critical=False)
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -335,7 +335,8 @@ def what_is_up() -> list[Finding]:
     if paths.STATE.exists():
         up = state.load()
         losses = [Finding(MEND, loss.what, loss.remedy) for loss in remedies.losses(up)]
-        return [Finding(READY, f"{up.stage} is up at {up.url}"), *losses, *instances_down()]
+        is_up = Finding(READY, f"{up.stage} is up at {up.url}, with etcd's {up.registry_api} API")
+        return [is_up, *losses, *instances_down()]
     if problem := ports.problem(ports.PUBLIC_PORT):
         return [Finding(READY, f"{problem}: `up` will choose another")]
     return [Finding(READY, f"no stage is up, port {ports.PUBLIC_PORT} is free")]

@@ -58,12 +58,12 @@ def _put_files_aside(exercise: Exercise, say: Progress) -> None:
 
 
 def _options() -> list[str]:
-    """Return the options with which what is up was brought up: the learner's port and kind of database stay."""
+    """Return the options with which what is up was brought up: the learner's port, database and registry stay."""
     try:
         up = state.load()
     except WorkshopError:
         return []
-    return ["--port", str(up.ports["public"]), "--db", up.db]
+    return ["--port", str(up.ports["public"]), "--db", up.db, "--registry", up.registry_api]
 
 
 def what_is_missing(exercise: Exercise) -> str | None:

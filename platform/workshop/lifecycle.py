@@ -43,11 +43,18 @@ Progress = Callable[[str], None]
 
 
 def up(
-    stage: Stage, db: str | None, driver: str | None, port: int | None, say: Progress, names: Collection[str] = ()
+    stage: Stage,
+    db: str | None,
+    driver: str | None,
+    port: int | None,
+    say: Progress,
+    names: Collection[str] = (),
+    registry_api: str | None = None,
 ) -> Up:
     """Bring up a stage without its optional services; a stage that is up already stays as it is.
 
-    `names` are the host names by which browsers reach it, besides those of loopback.
+    `names` are the host names by which browsers reach it, besides those of loopback. `registry_api` is etcd's, v2 or
+    v3; by default, the etcd that is installed decides.
 
     Raises WorkshopError, and leaves nothing running then.
     """
@@ -71,7 +78,7 @@ def up(
             raise WorkshopError(
                 f"{current.stage} is up already, without the name {unknown[0]}: `./workshop down` comes first."
             )
-        for wanted, what in ((db, current.db), (driver, current.driver)):
+        for wanted, what in ((db, current.db), (driver, current.driver), (registry_api, current.registry_api)):
             if wanted and wanted != what:
                 raise WorkshopError(f"{current.stage} is up already, with {what}: `./workshop down` comes first.")
         say(f"{current.stage} is up already.")
@@ -92,7 +99,7 @@ def up(
     if db == "sqlite":
         refuse_damaged(stage)
     new = Up(stage.name, driver, db, _choose_ports(driver, port, say), {}, counts, settings, bind=ports.BIND)
-    new.names = list(names)
+    new.names, new.registry_api = list(names), stores.registry_api(registry_api)
     if left:
         say(f"{left.stage} goes on from where it was on its way to the next stage.")
         new.steps, new.has_begun, new.routes = left.steps, left.has_begun, left.routes

@@ -109,6 +109,7 @@ def _instance(
         folder=str(builds.folder(service.name, version)),
         environment=drivers.of(up).environment(environment),
         registry=up.registry,
+        registry_api=up.registry_api,
         weight=weight,
         network=up.network,
         sources=sources or {},

@@ -58,6 +58,7 @@ class Instance:
     folder: str
     environment: dict[str, str]
     registry: str  # host:port
+    registry_api: str  # v2 or v3
     weight: int = WEIGHT
     network: str = ""  # from which its address is to be; none: loopback
     sources: dict[str, str] = field(default_factory=dict)  # of a working tree: place in `folder` → what it links to
@@ -94,7 +95,7 @@ class Sidecar:
             instance.sticky,
             {instance.name: self.upstream},
         )
-        self.registry = Registry(instance.registry)
+        self.registry = Registry(instance.registry, api=instance.registry_api)
         self.http = requests.Session()
         self.http.trust_env = False  # a proxy from the environment has no business on loopback
         self.http.headers["Connection"] = "close"  # an open connection of ours would hold up the service's graceful end

@@ -54,6 +54,7 @@ class Up:
     bind: str = HOST  # where the page and the statistics are
     joined: dict[str, dict] = field(default_factory=dict)  # service that `join` has added → its declaration
     names: list[str] = field(default_factory=list)  # by which browsers reach it, besides those of loopback
+    registry_api: str = "v2"  # etcd's: v2 or v3
     network: str = ""  # of the containers, such as 172.18.0.0/16; none: everything is on loopback
 
     @property

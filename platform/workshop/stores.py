@@ -8,8 +8,9 @@ import sqlite3
 import time
 from pathlib import Path
 
-from workshop import drivers, paths, postgres
+from workshop import binaries, drivers, paths, postgres
 from workshop.docker import Container
+from workshop.errors import WorkshopError
 from workshop.files import write_atomically
 from workshop.ports import HOST
 from workshop.secrets import secret
@@ -28,6 +29,15 @@ appendonly no
 # Its title would be written over its environment, in which the platform's mark stands: nobody could find it again.
 set-proc-title no
 """
+# Of etcd, by the API of the registry.
+API_OPTIONS = {
+    # The JSON gateway would use etcd's own certificate as a client's, which is refused, and try for ever.
+    "v2": {"enable-v2": "true", "enable-grpc-gateway": "false"},
+    # etcd would keep every earlier value of each key. A watch begins at the latest revision: a minute is long enough.
+    # At the level `warn`, etcd logs a line for each call through its JSON gateway.
+    "v3": {"auto-compaction-mode": "periodic", "auto-compaction-retention": "1m", "log-level": "error"},
+}
+V2_ENDED = (3, 6)  # etcd from this version on has no v2 API
 # What to do about a damaged database. A -wal file of another time would damage the copy, too.
 REPAIR = "put a good copy in its place and remove its -wal and -shm files, or begin anew with `./workshop down --wipe`"
 
@@ -124,12 +134,23 @@ def _etcd(up: Up) -> Program:
 
     folder = paths.STORES / "etcd"
     host = up.host("registry")
-    certificates.make(paths.CERTIFICATES, folder, host)
-    command = etcd_command(folder, up.ports["registry"], up.ports["registry_peer"], host)
+    certificates.make(paths.CERTIFICATES, folder, host, up.registry_api)
+    command = etcd_command(folder, up.registry_api, up.ports["registry"], up.ports["registry_peer"], host)
     return drivers.server(up, Container("etcd", command, host=host, folders=[folder]))
 
 
-def etcd_command(folder: Path, port: int, peer_port: int, host: str = HOST) -> list[str]:
+def registry_api(wanted: str | None) -> str:
+    """Return the API of the registry: the one that is wanted, or the one for the etcd that is installed.
+
+    Raises WorkshopError if etcd does not have the API.
+    """
+    has_v2 = binaries.number(version := binaries.version("etcd")) < V2_ENDED
+    if wanted == "v2" and not has_v2:
+        raise WorkshopError(f"etcd {version} no longer has the v2 API. Use `--registry v3`, or omit the option.")
+    return wanted or ("v2" if has_v2 else "v3")
+
+
+def etcd_command(folder: Path, api: str, port: int, peer_port: int, host: str = HOST) -> list[str]:
     """Return the command of an etcd of one member, with its data and its certificates in `folder`.
 
     Both ports refuse clients that have no certificate of the authority in ca.pem.
@@ -137,7 +158,6 @@ def etcd_command(folder: Path, port: int, peer_port: int, host: str = HOST) -> l
     client, peer = f"https://{host}:{port}", f"https://{host}:{peer_port}"
     authority, own = str(folder / "ca.pem"), str(folder / "server.pem")
     options = {
-        "enable-v2": "true",
         "data-dir": str(folder / "data"),
         "listen-client-urls": client,
         "advertise-client-urls": client,
@@ -155,11 +175,9 @@ def etcd_command(folder: Path, port: int, peer_port: int, host: str = HOST) -> l
         # No page of another origin may read an answer, not even in a browser that has the client's certificate. The
         # default allows all origins, and so does an empty list.
         "cors": client,
-        # The v3 API as JSON: it would use etcd's own certificate as a client's, which is refused, and try for ever.
-        "enable-grpc-gateway": "false",
         # A single member need not wait for others: it elects itself after 0.1 s instead of 1 s.
         "heartbeat-interval": "10",
         "election-timeout": "100",
         "log-level": "warn",
-    }
+    } | API_OPTIONS[api]
     return ["etcd", *(f"--{key}={value}" for key, value in options.items())]

@@ -6,15 +6,16 @@
     the registry is away, or says nothing      → try again soon: the instance serves on
     the registry has forgotten the key         → register again
 
-The registry is etcd, through its v2 API: a key is a URL below /v2/keys. PUT writes it, DELETE takes it away.
-ETCD is its URL. CERTIFICATES is the folder with ca.pem, which signed etcd's certificate, and client.pem, which is ours:
-etcd refuses every client without one.
+The registry is etcd. ETCD is its URL. CERTIFICATES is the folder with ca.pem, which signed etcd's certificate, and
+client.pem, which is ours: etcd refuses every client without one. exercises/04-heartbeat/keys.py writes, refreshes and
+deletes keys, through etcd's v2 API or its v3 API.
 """
 
 import logging
 import sys
 
 import requests
+from keys import connect
 
 HEARTBEAT = 3  # seconds between two refreshes of the key
 TTL = 10  # seconds until the key expires: two refreshes may fail, the third must succeed
@@ -39,10 +40,8 @@ class Registrar:
     def __init__(self, service: str, instance: str, address: str, etcd: str, certificates: str):
         self.instance = instance
         self.address = address
-        self.key = f"{etcd}/v2/keys/services/{service}/upstream/{instance}"
-        self.http = requests.Session()
-        self.http.trust_env = False  # a proxy from the environment has no business on loopback
-        self.http.verify, self.http.cert = f"{certificates}/ca.pem", f"{certificates}/client.pem"
+        self.key = f"/services/{service}/upstream/{instance}"
+        self.keys = connect(etcd, certificates)
         self.is_registered = False
 
     def run(self) -> None:
@@ -53,18 +52,17 @@ class Registrar:
 
     def register(self) -> None:
         """Write the key, with a TTL; its value is the address."""
-        raise NotImplementedError("TODO 2: PUT self.key with the form fields `value` and `ttl`, and with TIMEOUT")
+        raise NotImplementedError("TODO 2: self.keys.put, with the address as its value, TTL and TIMEOUT")
 
     def refresh(self) -> None:
         """Keep the key from expiring, without waking those who watch. Raises NotRegistered if it is gone."""
         raise NotImplementedError(
-            "TODO 3: PUT self.key with `ttl`, `refresh=true` and `prevExist=true`, but no `value`; "
-            "404 says that the key is gone"
+            "TODO 3: self.keys.refresh, which does not write the value again; it returns False if the key is gone"
         )
 
     def deregister(self) -> None:
         """Take the key away; should the registry be away, the key expires."""
-        raise NotImplementedError("TODO 4: DELETE self.key")
+        raise NotImplementedError("TODO 4: self.keys.delete")
 
     def keep_registered(self) -> None:
         """Refresh the key. The first time, write it: one of an earlier life may be there, with another address."""

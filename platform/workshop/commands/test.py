@@ -18,8 +18,9 @@ STAGE2 = tuple(
 )
 UNIT = ["platform/tests/unit"]
 CONTRACT, FAULTS, EVOLVE = "platform/contract", "platform/tests/test_faults.py", "platform/tests/test_evolve.py"
-LOAD = "platform/tests/test_under_load.py"
+LOAD, FOREIGN_PAGES = "platform/tests/test_under_load.py", "platform/tests/test_foreign_pages.py"
 ON_STAGE1, ON_STAGE2, ON_POSTGRES = ("--stage", "stage1"), ("--stage", "stage2"), ("--db", "postgres")
+ON_V3 = ("--registry", "v3")  # etcd's v3 API; the platform's tests of the registry itself use both
 IN_CONTAINERS = ("--driver", "docker")
 EXTREMES = "evolve_is_killed or whatever_happens or fifty_flips"  # accidents in the middle of a step, and haste
 LONG_PAUSES = "for_40_s or for_a_minute"  # the whole suite has a shorter pause of each kind
@@ -39,6 +40,8 @@ THIRDS = tuple(
     [EXERCISES, "-k", f"({' or '.join(f'{n:02}-' for n in numbers)}) and (jump or starter or solution) and not busy"]
     for numbers in (range(1, 7), range(7, 12), range(12, 17))
 )
+READMES = "platform/exercises/test_readmes.py"
+OF_THE_REGISTRY = "(04- or 05-) and not busy"  # exercises with the registry as their subject
 BARE = [f"platform/tests/test_{name}.py" for name in ("bare_debian", "bundle", "pythons", "setup")]
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
 COMMANDS = tuple(
@@ -67,8 +70,8 @@ PARTS = {
         ),
         ([CONTAINERS, *COMMANDS, *IN_CONTAINERS],),
     ),
-    "exercises": (([EXERCISES, HARNESS],),),
-    "readmes": (([README],), (["platform/exercises/test_readmes.py"],)),
+    "exercises": (([EXERCISES, HARNESS],), ([EXERCISES, *ON_V3, "-k", OF_THE_REGISTRY],)),
+    "readmes": (([README],), ([READMES],), ([READMES, *ON_V3, "-k", OF_THE_REGISTRY],)),
     "slides": ((["platform/tests/unit/test_deck.py", "platform/tests/unit/test_drawings.py", SLIDES],),),
     "contract": (([CONTRACT],), ([CONTRACT, *ON_STAGE1],), ([CONTRACT, *ON_STAGE2],)),
     # What the whole suite leaves out, to be done within 40 minutes.
@@ -83,7 +86,8 @@ PARTS = {
             [FAULTS, ROLLOUT, CONTRACT, *IN_CONTAINERS, "-k", "not suspended"],
         ),  # the test stops processes, by their mark
         ([CONTRACT, *ON_POSTGRES],),
-        ([FAULTS, *ON_STAGE2],),
+        ([FAULTS, *ON_STAGE2, *ON_V3],),
+        ([FAULTS, FOREIGN_PAGES, *ON_V3, "-k", "etcd or registry"],),
         ([FAULTS, *ON_STAGE2, *ON_POSTGRES],),
         ([CONTRACT, *ON_STAGE2, *ON_POSTGRES],),
     ),
@@ -113,6 +117,7 @@ ALL = (
         ],
     ),
     (["platform/stage2", *ON_STAGE2, f"--ignore={DEMOS}", f"--ignore={STORES}"],),
+    ([FAULTS, *ON_V3, "-k", "lost_its_data"],),
     THIRDS,
     (
         [CONTRACT, *ON_STAGE1, EVOLVED, *WHAT_MAY_DIFFER],
@@ -138,7 +143,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     slides    each slide in a browser, and what its terminals show, typed
     contract  the API of the running application, stage by stage
     docker    containers: how they are confined, faults, roll-outs and the contract in them
-    matrix    what the whole suite leaves out: more of stages, databases and faults (half an hour)
+    matrix    what the whole suite leaves out: more of stages, databases, etcd's v3 API and faults (half an hour)
     """
     what, options = (words[0], words[1:]) if words and not words[0].startswith("-") else (None, words)
     if what and what not in PARTS:

@@ -3,7 +3,7 @@ import re
 
 import click
 
-from workshop import doctor, evolution, joining, lifecycle, remedies, stage, state, supervisor
+from workshop import doctor, evolution, joining, lifecycle, registry, remedies, stage, state, stores, supervisor
 from workshop.drivers import DRIVERS
 from workshop.errors import WorkshopError
 from workshop.lifecycle import DRIVER
@@ -27,6 +27,12 @@ def lower_host_names(context: click.Context, option: click.Option, values: tuple
 @click.argument("name", metavar="STAGE")
 @click.option("--db", type=click.Choice(["sqlite", "postgres"]), help=f"Where data is kept; default {DEFAULT_DBS}.")
 @click.option("--driver", type=click.Choice(list(DRIVERS)), help=f"What everything is run as; default {DRIVER}.")
+@click.option(
+    "--registry",
+    "registry_api",
+    type=click.Choice(list(registry.APIS)),
+    help=f"The API of etcd; default v2, or v3 with etcd {'.'.join(map(str, stores.V2_ENDED))} or later.",
+)
 @click.option("--port", type=click.IntRange(1, 65534), help=f"The page's port; default {PORT}, if it is free.")
 @click.option("--with", "extra", multiple=True, metavar="SERVICE", help="An optional service, too; repeatable.")
 @click.option(
@@ -38,7 +44,13 @@ def lower_host_names(context: click.Context, option: click.Option, values: tuple
     help="Another name by which browsers reach the page, such as that of a tunnel; repeatable.",
 )
 def command(
-    name: str, db: str | None, driver: str | None, port: int | None, extra: tuple[str, ...], names: list[str]
+    name: str,
+    db: str | None,
+    driver: str | None,
+    registry_api: str | None,
+    port: int | None,
+    extra: tuple[str, ...],
+    names: list[str],
 ) -> None:
     """Bring up STAGE and print its address; a stage that is up already stays as it is."""
     wanted = stage.load_with(name, extra)
@@ -47,7 +59,7 @@ def command(
             doctor.stop_or_warn(db, driver or DRIVER, click.echo)
         left = state.left_on_the_way()
         try:
-            up = lifecycle.up(wanted, db, driver, port, click.echo, names)
+            up = lifecycle.up(wanted, db, driver, port, click.echo, names, registry_api)
             remedies.repair(up, click.echo)
         except (WorkshopError, OSError) as error:
             if (disk := doctor.disk()).severity == doctor.READY:

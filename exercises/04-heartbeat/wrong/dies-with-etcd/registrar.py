@@ -6,9 +6,9 @@
     the registry is away, or says nothing      → try again soon: the instance serves on
     the registry has forgotten the key         → register again
 
-The registry is etcd, through its v2 API: a key is a URL below /v2/keys. PUT writes it, DELETE takes it away.
-ETCD is its URL. CERTIFICATES is the folder with ca.pem, which signed etcd's certificate, and client.pem, which is ours:
-etcd refuses every client without one.
+The registry is etcd. ETCD is its URL. CERTIFICATES is the folder with ca.pem, which signed etcd's certificate, and
+client.pem, which is ours: etcd refuses every client without one. exercises/04-heartbeat/keys.py writes, refreshes and
+deletes keys, through etcd's v2 API or its v3 API.
 """
 
 import logging
@@ -16,6 +16,7 @@ import signal
 import sys
 
 import requests
+from keys import connect
 
 HEARTBEAT = 3  # seconds between two refreshes of the key
 TTL = 10  # seconds until the key expires: two refreshes may fail, the third must succeed
@@ -42,10 +43,8 @@ class Registrar:
     def __init__(self, service: str, instance: str, address: str, etcd: str, certificates: str):
         self.instance = instance
         self.address = address
-        self.key = f"{etcd}/v2/keys/services/{service}/upstream/{instance}"
-        self.http = requests.Session()
-        self.http.trust_env = False  # a proxy from the environment has no business on loopback
-        self.http.verify, self.http.cert = f"{certificates}/ca.pem", f"{certificates}/client.pem"
+        self.key = f"/services/{service}/upstream/{instance}"
+        self.keys = connect(etcd, certificates)
         self.is_registered = False
 
     def run(self) -> None:
@@ -65,20 +64,17 @@ class Registrar:
 
     def register(self) -> None:
         """Write the key, with a TTL; its value is the address."""
-        self.http.put(self.key, data={"value": self.address, "ttl": TTL}, timeout=TIMEOUT).raise_for_status()
+        self.keys.put(self.key, self.address, ttl=TTL, timeout=TIMEOUT)
 
     def refresh(self) -> None:
         """Keep the key from expiring, without waking those who watch. Raises NotRegistered if it is gone."""
-        parameters = {"ttl": TTL, "refresh": "true", "prevExist": "true"}
-        answer = self.http.put(self.key, data=parameters, timeout=TIMEOUT)
-        if answer.status_code == requests.codes.not_found:
+        if not self.keys.refresh(self.key, TTL, timeout=TIMEOUT):
             raise NotRegistered
-        answer.raise_for_status()
 
     def deregister(self) -> None:
         """Take the key away; should the registry be away, the key expires."""
         try:
-            self.http.delete(self.key, timeout=TIMEOUT).raise_for_status()
+            self.keys.delete(self.key, timeout=TIMEOUT)
         except requests.RequestException as error:
             log.warning("%s: the registration will expire", error)
             return
