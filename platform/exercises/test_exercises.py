@@ -13,7 +13,7 @@ from exercises.conftest import assert_again, git, left_of_checks, what_is_there
 from workshop import exercises
 
 EXERCISES = exercises.all_of_them()
-JUMP = 60  # seconds within which everything is as it is to be before an exercise
+JUMP = 60  # seconds within which the stage and the files of an exercise are ready
 
 
 @pytest.fixture(scope="module", params=EXERCISES, ids=lambda exercise: exercise.folder.name)

@@ -38,6 +38,9 @@ from workshop.registry import TTL, RegistryUnavailable
 LONGEST_ANSWER = 5  # seconds, whatever fails
 # Seconds. Of a container, the supervisor learns up to a second later that it has ended, and Docker starts it in a half.
 HAPROXY_IS_BACK = {"process": 2, "docker": 3}
+# Docker reports the end of a container to the sidecar, and starts the next one in about twice the time of a process.
+OUT = {"process": 0.25, "docker": 1}
+REPLACED = {"process": 5, "docker": 10}
 ROOM = 0.5  # seconds more for the load generator, which runs on the same cores
 
 
@@ -65,8 +68,8 @@ def test_killing_one_of_three_instances_fails_no_get_and_it_is_replaced(stage, p
 
     print_figure(f"kill -9 → out of rotation {1000 * out:.0f} ms, → replaced {replaced:.1f} s: {summary(ledger)}")
     assert_flawless(ledger, killed=1)
-    assert out < 0.25
-    assert replaced < 5
+    assert out < OUT[stage.driver]
+    assert replaced < REPLACED[stage.driver]
 
 
 def test_the_row_of_a_killed_instance_is_gone_before_the_statistics_page_refreshes(stage, until):
@@ -92,7 +95,7 @@ def test_killing_an_instance_with_its_sidecar_fails_no_get_and_leaves_no_orphan(
     )
     assert_flawless(ledger, killed=1)
     assert out < 1.5
-    assert replaced < 5
+    assert replaced < REPLACED[stage.driver]
     assert still_running(family) == []
 
 

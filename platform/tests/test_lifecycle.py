@@ -184,13 +184,13 @@ def test_an_interrupted_down_leaves_nothing_that_the_next_up_minds(workshop, unt
 
 
 def begun_to_scale(stage, until, **options) -> subprocess.Popen:
-    """Return a `scale` that is adding instances of the monolith."""
+    """Return a `scale` that is adding instances of the monolith, and needs some seconds for that."""
 
     def sidecars() -> int:
         return sum("workshop.sidecar" in name for name in stage.names())
 
     before = sidecars()
-    process = stage.popen("scale", "monolith=5", start_new_session=True, **options)
+    process = stage.popen("scale", "monolith=9", start_new_session=True, **options)
     until(lambda: sidecars() > before, 20, "some are being added")
     return process
 

@@ -29,10 +29,10 @@ PAGE = 500  # messages per page when looking for them afterwards, the most that 
 class Load:
     """How much, of each kind; the defaults are more than 50 GETs and 20 POSTs a second."""
 
-    readers: int = 15  # each waits for its answer: fewer could not keep up the rate while answers take 0.2 s
-    reads: float = 4  # GETs a second of each reader
-    writers: int = 15
-    writes: float = 1.6  # POSTs a second of each writer
+    readers: int = 8
+    reads: float = 7.5  # GETs a second of each reader
+    writers: int = 8
+    writes: float = 3  # POSTs a second of each writer
     listeners: int = 3  # open Socket.IO connections
 
     def __str__(self) -> str:
