@@ -58,7 +58,7 @@ class Instance:
     folder: str
     environment: dict[str, str]
     registry: str  # host:port
-    registry_api: str  # v2 or v3
+    registry_api: str = "v2"  # or v3; files of a stage that came up before there was v3 do not say
     weight: int = WEIGHT
     network: str = ""  # from which its address is to be; none: loopback
     sources: dict[str, str] = field(default_factory=dict)  # of a working tree: place in `folder` → what it links to

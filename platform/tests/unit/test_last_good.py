@@ -85,6 +85,7 @@ def test_the_manager_doubts_after_a_silence_by_one_of_the_clocks(
     tmp_path, clock, monkeypatch, monotonic, wall, is_in_doubt
 ):
     monkeypatch.setattr(balancer.time, "time", lambda: clock.wall)
+    monkeypatch.setattr(balancer.paths, "INSTANCES", tmp_path / "instances")
     clock.wall, waits = 1e9, []
 
     class Registry:
