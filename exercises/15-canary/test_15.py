@@ -110,6 +110,19 @@ def test_aborts_what_fails_more_than_the_others(learner):
     silent.expect("It does not abort a canary that has never begun an answer.", "abort")
 
 
+def test_does_not_abort_for_what_all_of_them_have(learner):
+    rare = Judged(learner, made_up(400, failed=1), made_up(3600, failed=9))
+    rare.expect("It aborts a canary that fails no more often than the others: one in 400.", "promote")
+    chance = Judged(learner, made_up(400, failed=3), made_up(3600, failed=9))
+    chance.expect("It aborts a canary for 2 failures in 400 more than the others have: that may be chance.", "promote")
+    outage = Judged(learner, made_up(400, failed=80), made_up(3600, failed=720))
+    outage.expect(
+        "It aborts a canary when all versions fail a fifth of their requests: what is down is something all need.",
+        "promote",
+        "wait",
+    )
+
+
 def test_compares_with_all_other_versions_together(learner):
     few_each = Judged(learner, made_up(400), made_up(60), made_up(60))
     few_each.expect("It waits although the other versions have got 120 requests together: 100 are enough.", "promote")
@@ -126,19 +139,6 @@ def test_compares_with_all_other_versions_together(learner):
         "It gives a version with 10 requests as much weight as one with 3600: add up the requests and the failures, "
         "then divide.",
         "abort",
-    )
-
-
-def test_does_not_abort_for_what_all_of_them_have(learner):
-    rare = Judged(learner, made_up(400, failed=1), made_up(3600, failed=9))
-    rare.expect("It aborts a canary that fails no more often than the others: one in 400.", "promote")
-    chance = Judged(learner, made_up(400, failed=3), made_up(3600, failed=9))
-    chance.expect("It aborts a canary for 2 failures in 400 more than the others have: that may be chance.", "promote")
-    outage = Judged(learner, made_up(400, failed=80), made_up(3600, failed=720))
-    outage.expect(
-        "It aborts a canary when all versions fail a fifth of their requests: what is down is something all need.",
-        "promote",
-        "wait",
     )
 
 
