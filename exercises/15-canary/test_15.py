@@ -124,8 +124,6 @@ def test_does_not_abort_for_what_all_of_them_have(learner):
 
 
 def test_compares_with_all_other_versions_together(learner):
-    few_each = Judged(learner, made_up(400), made_up(60), made_up(60))
-    few_each.expect("It waits although the other versions have got 120 requests together: 100 are enough.", "promote")
     some_fail = (made_up(1800), made_up(1800, failed=180))
     for others in (some_fail, some_fail[::-1]):
         one_of_two = Judged(learner, made_up(400, failed=24), *others)
@@ -134,6 +132,8 @@ def test_compares_with_all_other_versions_together(learner):
             "and the canary 6 %.",
             "promote",
         )
+    few_each = Judged(learner, made_up(400), made_up(60), made_up(60))
+    few_each.expect("It waits although the other versions have got 120 requests together: 100 are enough.", "promote")
     small = Judged(learner, made_up(400, failed=40), made_up(3600), made_up(10, failed=5))
     small.expect(
         "It gives a version with 10 requests as much weight as one with 3600: add up the requests and the failures, "
