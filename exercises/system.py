@@ -52,7 +52,13 @@ class Person:
 
     def __init__(self, url: str, nickname: str):
         self.url, self.nickname, self.password = url, nickname, secrets.token_urlsafe(16)
-        self.id, self.token = sign_up(url, nickname, self.password)
+        try:
+            self.id, self.token = sign_up(url, nickname, self.password)
+        except requests.RequestException as error:
+            raise CannotCheck(
+                f"a user can't register or sign in: {error}. "
+                "Check again when `./workshop status` shows an instance of every service in rotation."
+            ) from error
         self.http = session()
         self.http.headers["Connection"] = "close"  # or it would stay with a load balancer from before a reload
 
