@@ -62,11 +62,12 @@ def program(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "says", "expected"),
     [
-        ("haproxy", "echo HAProxy version 2.4.22-0ubuntu0.22.04.3 2023/12/04", "haproxy 2.4.22 will not do"),
-        ("redis-server", "echo Redis server v=5.0.14 sha=00000000:0", "redis-server 5.0.14 will not do"),
-        ("etcd", "echo etcd Version: 3.3.25", "etcd 3.3.25 will not do (its v3 API must be at /v3)"),
-        ("setpriv", "echo setpriv from util-linux 2.31.1", "setpriv 2.31.1 will not do (it must know --pdeathsig)"),
-        ("haproxy", "exit 127", "haproxy 0.0 will not do"),
+        ("python3", "echo Python 3.10.12", "python3 3.10.12 is older than 3.11 (the code uses `tomllib`"),
+        ("haproxy", "echo HAProxy version 2.4.22-0ubuntu0.22.04.3 2023/12/04", "haproxy 2.4.22 is older than 2.6 (it"),
+        ("redis-server", "echo Redis server v=6.2.14 sha=00000000:0", "redis-server 6.2.14 is older than 7.0 (it"),
+        ("etcd", "echo etcd Version: 3.3.25", "etcd 3.3.25 is older than 3.4 (its v3 API is at the path /v3 since"),
+        ("setpriv", "echo setpriv from util-linux 2.31.1", "setpriv 2.31.1 is older than 2.33 (it has the option"),
+        ("haproxy", "exit 127", "haproxy 0.0 is older than 2.6"),
     ],
 )
 def test_a_program_that_is_too_old(program, name, says, expected):
@@ -75,7 +76,7 @@ def test_a_program_that_is_too_old(program, name, says, expected):
     found = doctor.binary(name)
     assert expected in found.what
     assert (found.severity, found.stops_up) == (doctor.ADMINISTRATOR, True)
-    assert "Debian 12" in found.remedy
+    assert found.remedy.startswith("use the one of Debian 12 or 13 instead of /")
 
 
 def test_a_program_that_is_missing(program):
