@@ -99,7 +99,7 @@ class Docker:
             name = psutil.Process().username()
             return f"you may not use Docker: run `sudo adduser {name} docker`, and sign in anew"
         if answer.returncode:
-            return "Docker does not answer: `sudo systemctl start docker`"
+            return "Docker does not answer: `sudo service docker start`"  # with systemd or, as in some WSL, without
         version = answer.stdout.strip()
         if problem := binaries.problem("docker", version):
             return f"{problem}: use a later Docker"

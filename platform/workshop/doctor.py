@@ -24,6 +24,7 @@ from workshop import (
     state,
     stores,
     supervisor,
+    wsl,
 )
 from workshop.errors import WorkshopError
 
@@ -220,6 +221,9 @@ def _existing(path: Path) -> Path:
 def shared_folder() -> Finding:
     """Look whether .run/ lies on a disk of this machine, and the repository, too."""
     kind = _filesystem(paths.RUN)
+    if wsl.is_wsl() and (drive := _filesystem(paths.REPOSITORY)) in SHARED:
+        what = f"{paths.REPOSITORY} is on a drive of Windows ({drive}), which is slow and lacks Unix permissions"
+        return Finding(MEND, what, wsl.CLONE, stops_up=kind in SHARED)
     if kind in SHARED:
         return Finding(
             MEND,
@@ -269,6 +273,8 @@ def clock() -> Finding:
     That it is ahead, only another clock could tell: the report shows the time.
     """
     now = time.time()
+    if (behind := wsl.seconds_behind(now)) > CLOCK_TOLERANCE:
+        return Finding(MEND, f"the clock says {_time(now)}, {behind} s behind that of Windows", wsl.RESTART)
     programs = [Path(found) for name in binaries.FOR_UP if (found := binaries.find(name))]
     files = [*programs, *paths.REPOSITORY.glob("*"), *_all_below(paths.RUN)]
     written = {file: _written(file) for file in files}

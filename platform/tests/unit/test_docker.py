@@ -48,7 +48,7 @@ def test_a_missing_docker_is_to_be_installed(answers, monkeypatch):
     ("version", "problem"),
     [
         ((1, "", f"{DENIED}: dial unix"), "you may not use Docker: run `sudo adduser {user} docker`, and sign in anew"),
-        ((1, "", "Cannot connect to the"), "Docker does not answer: `sudo systemctl start docker`"),
+        ((1, "", "Cannot connect to the"), "Docker does not answer: `sudo service docker start`"),
         ((0, "19.03.15\n", ""), f"docker 19.03.15 is older than 20.10 ({WHY}): use a later Docker"),
     ],
 )

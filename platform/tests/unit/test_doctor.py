@@ -1,6 +1,7 @@
 """What the doctor finds, each with the real thing where that can be had: programs, ports, disks, files, clocks."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from tests.privileges import as_root
 
-from workshop import binaries, doctor, paths, ports, postgres, supervisor
+from workshop import binaries, doctor, paths, ports, postgres, supervisor, wsl
 from workshop.errors import WorkshopError
 
 NOBODY = 65534
@@ -251,6 +252,51 @@ def test_a_clock_that_has_been_set_back_by_years(time_machine):
     time_machine.move_to("2001-01-01")
 
     assert "the clock says 2001-01-01 00:00:00 UTC, but " in doctor.clock().what
+
+
+@pytest.fixture
+def windows(tmp_path, monkeypatch):
+    """A machine with WSL 2, whose C: is mounted at /mnt/c, and a clock of Windows that the test can set."""
+    (tmp_path / "version").write_text("Linux version 6.6.87.2-microsoft-standard-WSL2 (root@builder) (gcc 11.2.0)\n")
+    rows = [SimpleNamespace(mountpoint=folder, fstype=kind) for folder, kind in [("/", "ext4"), ("/mnt/c", "9p")]]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: rows)
+    monkeypatch.setattr(wsl, "KERNEL", tmp_path / "version")
+    monkeypatch.setattr(wsl, "HARDWARE_CLOCK", tmp_path / "since_epoch")
+    return wsl.HARDWARE_CLOCK
+
+
+@pytest.mark.parametrize(("run", "stops_up"), [("/mnt/c/Users/ann/workshop/.run", True), ("/home/ann/run", False)])
+def test_a_repository_on_a_drive_of_windows(windows, monkeypatch, run, stops_up):
+    monkeypatch.setattr(paths, "REPOSITORY", Path("/mnt/c/Users/ann/workshop"))
+    monkeypatch.setattr(paths, "RUN", Path(run))
+
+    found = doctor.shared_folder()
+    assert found.what.startswith("/mnt/c/Users/ann/workshop is on a drive of Windows (9p), which is slow")
+    assert found.remedy.startswith("clone the repository into your home folder in WSL")
+    assert (found.severity, found.stops_up) == (doctor.MEND, stops_up)
+
+
+def test_a_repository_on_the_disk_of_wsl(windows):
+    assert doctor.shared_folder() == doctor.Finding(doctor.READY, "not on a shared folder (ext4)")
+
+
+def test_a_clock_of_wsl_that_is_behind_that_of_windows(windows):
+    assert doctor.clock().severity == doctor.READY  # there is no clock to compare it with
+    windows.write_text(f"{int(time.time()) + 5}\n")
+    assert doctor.clock().severity == doctor.READY
+
+    windows.write_text(f"{int(time.time()) + 3600}\n")
+    found = doctor.clock()
+    assert re.search(r"the clock says .+ UTC, (3599|3600) s behind that of Windows", found.what)
+    assert found.remedy.startswith("run `wsl --shutdown` in Windows")
+    assert (found.severity, found.stops_up) == (doctor.MEND, False)
+
+
+def test_without_wsl_the_hardware_clock_may_show_local_time(windows):
+    windows.write_text(f"{int(time.time()) + 3600}\n")
+    wsl.KERNEL.write_text("Linux version 6.1.0-41-amd64 (debian-kernel@lists.debian.org)\n")
+
+    assert doctor.clock().severity == doctor.READY
 
 
 def test_a_port_that_is_taken_is_named_with_its_holder():
