@@ -34,6 +34,16 @@ def test_set_up_and_the_metadata_demand_the_same_python():
     assert project["requires-python"] == ">={}.{}".format(*oldest)
 
 
+def test_the_readme_names_the_same_oldest_versions():
+    names = {"Python": "python3", "HAProxy": "haproxy", "Redis": "redis-server", "PostgreSQL": "postgres"}
+    readme = (paths.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (\w+) \|(?: [^|]+ \|){5} ([\d.]+) \|$", readme)
+
+    assert len(rows) == 7
+    for name, oldest in rows:
+        assert binaries.number(oldest) == binaries.BINARIES[names.get(name, name.lower())].oldest
+
+
 def test_a_version_may_have_one_number():
     assert binaries.number("15") == (15, 0)
 
