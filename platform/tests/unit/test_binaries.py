@@ -1,6 +1,7 @@
 """The oldest version of each program that the platform works with."""
 
 import re
+import shutil
 import tomllib
 
 import pytest
@@ -58,6 +59,7 @@ def test_an_old_postgresql_is_no_database(monkeypatch):
 def test_a_git_that_is_too_old_puts_nothing_aside(tmp_path, monkeypatch):
     (tmp_path / ".git").mkdir()
     monkeypatch.setattr(paths, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(jump, "_git", lambda *words: " M README.md")
     monkeypatch.setattr(binaries, "version", lambda name: "2.11.0")
 
