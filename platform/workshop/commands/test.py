@@ -145,7 +145,7 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     slides    each slide in a browser, and what its terminals show, typed
     contract  the API of the running application, stage by stage
     docker    containers: how they are confined, faults, roll-outs and the contract in them
-    matrix    what the whole suite leaves out: more of stages, databases, etcd's APIs and faults; Debian testing (40 min)
+    matrix    what the whole suite leaves out: more of stages, databases, etcd's APIs, faults; Debian testing (40 min)
     """
     what, options = (words[0], words[1:]) if words and not words[0].startswith("-") else (None, words)
     if what and what not in PARTS:
