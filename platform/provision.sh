@@ -38,21 +38,15 @@ packages=(
     "etcd-server: the service registry"
     "etcd-client: to look into the registry by hand"
 )
-if [ "${1:-}" = --test ]; then
-    # shellcheck source=/dev/null
-    (. /etc/os-release && [ "$ID" = debian ]) || {
-        echo "The test suite and the printing of slides need Debian 12: Ubuntu has Chromium as a snap only." >&2
-        exit 2
-    }
-    packages+=(
-        "chromium: two people chat in a real browser"
-        "debootstrap: makes the bare system in which the set-up is tested"
-        "iproute2: takes the network away from it"
-        "shellcheck: checks the shell scripts"
-        "vagrant: checks the Vagrantfile"
-    )
-    command -v dockerd >/dev/null || packages+=("docker.io: runs containers") # if Docker is not there in another way
-fi
+# What only the tests and the printing of slides use. Where the distribution has no such package, what needs it is skipped.
+test_packages=(
+    "chromium: two people chat in a real browser"
+    "debootstrap: makes the bare system in which the set-up is tested"
+    "iproute2: takes the network away from it"
+    "shellcheck: checks the shell scripts"
+    "vagrant: checks the Vagrantfile"
+)
+command -v dockerd >/dev/null || test_packages+=("docker.io: runs containers") # if Docker is not there in another way
 
 is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^installed$'; }
 
@@ -62,6 +56,8 @@ missing_packages() {
         is_installed "${line%%:*}" || echo "$line"
     done
 }
+
+has_candidate() { LC_ALL=C apt-cache policy "$1" | grep -q 'Candidate: [^(]'; }
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
@@ -215,11 +211,11 @@ use_bundle() {
 }
 
 command -v dpkg-query >/dev/null || {
-    echo "This is neither Debian nor Ubuntu: use a machine, or a virtual one, with Debian 12 or Ubuntu 24.04." >&2
+    echo "This is neither Debian nor Ubuntu. Use a machine, or a virtual one, with Debian 12 or 13." >&2
     exit 2
 }
 if [ -x $python ] && ! $python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "$python is older than 3.11: use Debian 12 or Ubuntu 24.04." >&2
+    echo "$python is older than 3.11. Use Debian 12 or 13." >&2
     exit 2
 fi
 
@@ -229,6 +225,18 @@ for folder in "$PWD" "$PWD/.venv" "$PWD/node_modules"; do
     if [ -e "$folder" ] && [ ! -w "$folder" ]; then unwritable+=("$folder"); fi
 done
 
+if [ "${1:-}" = --test ]; then
+    # Without the lists of the archive, which a bare system lacks, apt knows no package.
+    compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || ! may_become_root ||
+        run_showing '^(Get|Hit)' as_root apt-get update || true
+    for line in "${test_packages[@]}"; do
+        if is_installed "${line%%:*}" || has_candidate "${line%%:*}"; then
+            packages+=("$line")
+        else
+            echo "This distribution has no package ${line%%:*}. What needs it is skipped (${line#*: })."
+        fi
+    done
+fi
 mapfile -t missing < <(missing_packages)
 install_command="apt-get install --no-install-recommends ${missing[*]%%:*}"
 

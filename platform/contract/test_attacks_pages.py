@@ -1,14 +1,13 @@
 """Pages from elsewhere, which reach loopback through the browser that shows them: every server refuses them."""
 
 import json
-import shutil
 
 import pytest
 import requests
 import websocket
 from contract.conftest import TIMEOUT, http_session
 from contract.test_page import OPTIONS
-from playwright.sync_api import sync_playwright
+from tests.browsers import browser
 
 ADVICE = "`./workshop up STAGE --host NAME`"
 PASSWORD = "correct horse"  # noqa: S105
@@ -85,8 +84,7 @@ def test_a_browser_does_not_let_a_page_from_elsewhere_in(url, site):
     port = url.rpartition(":")[2]
     page_elsewhere = site.add("/", "Elsewhere")
     rebound = ["--host-resolver-rules=MAP evil.example 127.0.0.1"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS + rebound)
+    with browser(*OPTIONS, *rebound) as chromium:
         page, statuses = chromium.new_page(), []
         page.on("response", lambda answer: statuses.append(answer.status))
         page.goto(page_elsewhere)
@@ -94,5 +92,4 @@ def test_a_browser_does_not_let_a_page_from_elsewhere_in(url, site):
         answer = page.goto(f"http://evil.example:{port}/")
         assert answer.status == 421
         assert page.evaluate(ATTACK, f"http://evil.example:{port}") == "refused"
-        chromium.close()
     assert statuses == [200, 403, 421, 421]

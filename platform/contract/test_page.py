@@ -2,14 +2,14 @@
 
 import re
 import secrets
-import shutil
 import time
 from urllib.parse import urlsplit
 
 import pytest
 from contract.conftest import Client
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from sqlalchemy import text as sql
+from tests import browsers
 from tests.load import suspended
 
 OPTIONS = [
@@ -105,10 +105,8 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
+    with browsers.browser(*OPTIONS) as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -97,6 +97,6 @@ def test_without_an_image_to_begin_with_it_says_where_one_comes_from(workshop, m
 def test_where_docker_does_not_answer_it_says_what_to_do(workshop, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     refused = workshop.run("up", "stage0", expect=1).stderr
-    assert refused == "Error: Docker does not answer: `sudo systemctl start docker`.\n"
+    assert refused == "Error: Docker does not answer: `sudo service docker start`.\n"
     assert not (workshop.run_folder / "stage.json").exists()
     assert "no `--driver docker`: Docker does not answer: `sudo systemctl" in workshop.run("doctor").stdout

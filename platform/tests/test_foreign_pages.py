@@ -8,9 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
-from playwright.sync_api import sync_playwright
+from tests.browsers import browser
 
-from workshop import binaries
 from workshop.ports import HOST
 
 ALIAS = "page.example"  # a name of the page's own that leads to loopback, as with DNS rebinding
@@ -41,13 +40,11 @@ def page():
             """Say nothing."""
 
     options = ["--no-sandbox", "--disable-background-networking", f"--host-resolver-rules=MAP {ALIAS} {HOST}"]
-    with ThreadingHTTPServer((HOST, 0), Empty) as server, sync_playwright() as playwright:
+    with ThreadingHTTPServer((HOST, 0), Empty) as server, browser(*options) as chromium:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        chromium = playwright.chromium.launch(executable_path=binaries.find("chromium"), args=options)
         page = chromium.new_page()
         page.goto(f"http://localhost:{server.server_port}/")
         yield page
-        chromium.close()
         server.shutdown()
 
 

@@ -8,9 +8,9 @@ import subprocess
 import pytest
 import requests
 from exercises.steps import holds
-from playwright.sync_api import sync_playwright
+from tests import browsers
 
-from workshop import binaries, deck
+from workshop import deck
 from workshop.commands.slides import served
 from workshop.waiting import wait_until
 
@@ -42,10 +42,8 @@ CUT_OFF = """() => {
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=binaries.find("chromium"))
+    with browsers.browser() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -134,6 +132,7 @@ def test_a_slide_that_is_too_long_is_found(open_deck):
         assert page.evaluate(MISSING) == [f"{url}nowhere.svg"]
 
 
+@pytest.mark.usefixtures("browser")  # or a reason to be skipped
 def test_the_pdf_has_a_page_for_each_slide(workshop, tmp_path):
     file = tmp_path / "slides.pdf"
     assert f"{file} is written" in workshop.run("slides", "--timetable", "3h", "--pdf", str(file)).stdout

@@ -14,7 +14,6 @@ import ipaddress
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from typing import ClassVar
 
 import psutil
 
-from workshop import bundle, paths
+from workshop import binaries, bundle, paths
 from workshop.errors import WorkshopError
 from workshop.processes import MARK, base_environment, platform_environment
 from workshop.supervisor import Process
@@ -35,7 +34,6 @@ from workshop.supervisor import Process
 FILES = paths.REPOSITORY / "platform" / "docker"
 LOCK = paths.REPOSITORY / "requirements.lock"
 PACKAGES = ("python3", "python3-venv", "haproxy", "redis-server", "etcd-server", "postgresql")
-OLDEST = (20, 10)
 BUILD_SPACE = 3000  # MiB: the images take 1300, and twice that while they are made
 SPACE = 300  # MiB, once there are images
 TIMEOUT = 60  # seconds for any command of Docker's but a build; measured: 0.03 to 0.6
@@ -101,10 +99,10 @@ class Docker:
             name = psutil.Process().username()
             return f"you may not use Docker: run `sudo adduser {name} docker`, and sign in anew"
         if answer.returncode:
-            return "Docker does not answer: `sudo systemctl start docker`"
+            return "Docker does not answer: `sudo service docker start`"  # with systemd or, as in some WSL, without
         version = answer.stdout.strip()
-        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
-            return f"Docker {version} is too old: use 20.10 or later"
+        if problem := binaries.problem("docker", version):
+            return f"{problem}: use a later Docker"
         root, kind = _done("info", "--format", "{{.DockerRootDir}}\n{{.SecurityOptions}}").splitlines()
         if "rootless" in kind or "userns" in kind:
             return "this Docker makes other users of ours (rootless, userns-remap): use one that does not"

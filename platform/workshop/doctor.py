@@ -24,6 +24,7 @@ from workshop import (
     state,
     stores,
     supervisor,
+    wsl,
 )
 from workshop.errors import WorkshopError
 
@@ -80,7 +81,7 @@ def stop_or_warn(db: str | None, driver: str, say: lifecycle.Progress) -> None:
 def what_up_needs() -> list[Finding]:
     """Look at what must be well before a stage is brought up."""
     return [
-        *[binary(name) for name in binaries.BINARIES],
+        *[binary(name) for name in binaries.FOR_UP],
         repository(),
         open_files(),
         file_size(),
@@ -110,13 +111,9 @@ def binary(name: str) -> Finding:
             ADMINISTRATOR, f"{name} is missing", "run `./workshop setup`, which installs it or says who can", True
         )
     version = binaries.version(name)
-    if not binaries.will_do(name, version):
-        return Finding(
-            ADMINISTRATOR,
-            f"{binaries.find(name)} {version} will not do ({binaries.BINARIES[name].why})",
-            "use the one of Debian 12 or Ubuntu 24.04",
-            True,
-        )
+    if problem := binaries.problem(name, version):
+        remedy = f"use the one of Debian 12 or 13 instead of {binaries.find(name)}"
+        return Finding(ADMINISTRATOR, problem, remedy, stops_up=True)
     return Finding(READY, f"{name} {version}")
 
 
@@ -224,6 +221,9 @@ def _existing(path: Path) -> Path:
 def shared_folder() -> Finding:
     """Look whether .run/ lies on a disk of this machine, and the repository, too."""
     kind = _filesystem(paths.RUN)
+    if wsl.is_wsl() and (drive := _filesystem(paths.REPOSITORY)) in SHARED:
+        what = f"{paths.REPOSITORY} is on a drive of Windows ({drive}), which is slow and lacks Unix permissions"
+        return Finding(MEND, what, wsl.CLONE, stops_up=kind in SHARED)
     if kind in SHARED:
         return Finding(
             MEND,
@@ -273,7 +273,9 @@ def clock() -> Finding:
     That it is ahead, only another clock could tell: the report shows the time.
     """
     now = time.time()
-    programs = [Path(found) for name in binaries.BINARIES if (found := binaries.find(name))]
+    if (behind := wsl.seconds_behind(now)) > CLOCK_TOLERANCE:
+        return Finding(MEND, f"the clock says {_time(now)}, {behind} s behind that of Windows", wsl.RESTART)
+    programs = [Path(found) for name in binaries.FOR_UP if (found := binaries.find(name))]
     files = [*programs, *paths.REPOSITORY.glob("*"), *_all_below(paths.RUN)]
     written = {file: _written(file) for file in files}
     newest = max(written, key=written.get)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 
-from workshop import exercises, paths, processes, state
+from workshop import binaries, exercises, paths, processes, state
 from workshop.errors import WorkshopError
 from workshop.exercises import Exercise, shown
 from workshop.lifecycle import Progress
@@ -87,6 +87,8 @@ def _stash(exercise: Exercise, say: Progress) -> None:
         return
     if not _git("status", "--porcelain"):
         return
+    if problem := binaries.problem("git", binaries.version("git")):
+        raise WorkshopError(f"{problem}. Update git, or commit what you changed. Then run this again.")
     for name in UNFINISHED:
         if (paths.REPOSITORY / _git("rev-parse", "--git-path", name).strip()).exists():
             raise WorkshopError("A merge, or a rebase, is not finished: `git status` says how to end it.")

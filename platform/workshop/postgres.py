@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from workshop import drivers, paths
+from workshop import binaries, drivers, paths
 from workshop.docker import Container
 from workshop.drivers import Driver
 from workshop.errors import WorkshopError
@@ -79,6 +79,8 @@ def problem() -> str | None:
     """Say what keeps PostgreSQL from running here, and what to do; None when nothing does."""
     if not _installed():
         return "PostgreSQL is missing: run `./workshop setup`, which installs it or says who can"
+    if too_old := binaries.problem("postgres", version()):
+        return f"{too_old}: use the one of Debian 12 or 13"
     if version() not in _installed():
         return (
             f"{KEPT} was made by PostgreSQL {version()}, which is not installed: install postgresql-{version()}, "

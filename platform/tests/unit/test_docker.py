@@ -8,11 +8,12 @@ import subprocess
 import psutil
 import pytest
 
-from workshop import docker
+from workshop import binaries, docker
 from workshop.errors import WorkshopError
 from workshop.state import Up
 
 UP = Up("test", "docker", "postgres", {}, {}, {}, {}, network="172.18.0.0/16")
+WHY = binaries.BINARIES["docker"].why
 DENIED = "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
 
 
@@ -47,8 +48,8 @@ def test_a_missing_docker_is_to_be_installed(answers, monkeypatch):
     ("version", "problem"),
     [
         ((1, "", f"{DENIED}: dial unix"), "you may not use Docker: run `sudo adduser {user} docker`, and sign in anew"),
-        ((1, "", "Cannot connect to the"), "Docker does not answer: `sudo systemctl start docker`"),
-        ((0, "19.03.15\n", ""), "Docker 19.03.15 is too old: use 20.10 or later"),
+        ((1, "", "Cannot connect to the"), "Docker does not answer: `sudo service docker start`"),
+        ((0, "19.03.15\n", ""), f"docker 19.03.15 is older than 20.10 ({WHY}): use a later Docker"),
     ],
 )
 def test_it_says_what_to_do_about_a_docker_that_cannot_be_used(answers, version, problem):

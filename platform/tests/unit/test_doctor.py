@@ -1,6 +1,7 @@
 """What the doctor finds, each with the real thing where that can be had: programs, ports, disks, files, clocks."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from tests.privileges import as_root
 
-from workshop import binaries, doctor, paths, ports, postgres, supervisor
+from workshop import binaries, doctor, paths, ports, postgres, supervisor, wsl
 from workshop.errors import WorkshopError
 
 NOBODY = 65534
@@ -62,11 +63,12 @@ def program(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "says", "expected"),
     [
-        ("haproxy", "echo HAProxy version 2.4.22-0ubuntu0.22.04.3 2023/12/04", "haproxy 2.4.22 will not do"),
-        ("redis-server", "echo Redis server v=5.0.14 sha=00000000:0", "redis-server 5.0.14 will not do"),
-        ("etcd", "echo etcd Version: 3.3.25", "etcd 3.3.25 will not do (its v3 API must be at /v3)"),
-        ("setpriv", "echo setpriv from util-linux 2.31.1", "setpriv 2.31.1 will not do (it must know --pdeathsig)"),
-        ("haproxy", "exit 127", "haproxy 0.0 will not do"),
+        ("python3", "echo Python 3.10.12", "python3 3.10.12 is older than 3.11 (the code uses `tomllib`"),
+        ("haproxy", "echo HAProxy version 2.4.22-0ubuntu0.22.04.3 2023/12/04", "haproxy 2.4.22 is older than 2.6 (it"),
+        ("redis-server", "echo Redis server v=6.2.14 sha=00000000:0", "redis-server 6.2.14 is older than 7.0 (it"),
+        ("etcd", "echo etcd Version: 3.3.25", "etcd 3.3.25 is older than 3.4 (its v3 API is at the path /v3 since"),
+        ("setpriv", "echo setpriv from util-linux 2.31.1", "setpriv 2.31.1 is older than 2.33 (it has the option"),
+        ("haproxy", "exit 127", "haproxy 0.0 is older than 2.6"),
     ],
 )
 def test_a_program_that_is_too_old(program, name, says, expected):
@@ -75,7 +77,7 @@ def test_a_program_that_is_too_old(program, name, says, expected):
     found = doctor.binary(name)
     assert expected in found.what
     assert (found.severity, found.stops_up) == (doctor.ADMINISTRATOR, True)
-    assert "Debian 12" in found.remedy
+    assert found.remedy.startswith("use the one of Debian 12 or 13 instead of /")
 
 
 def test_a_program_that_is_missing(program):
@@ -250,6 +252,51 @@ def test_a_clock_that_has_been_set_back_by_years(time_machine):
     time_machine.move_to("2001-01-01")
 
     assert "the clock says 2001-01-01 00:00:00 UTC, but " in doctor.clock().what
+
+
+@pytest.fixture
+def windows(tmp_path, monkeypatch):
+    """A machine with WSL 2, whose C: is mounted at /mnt/c, and a clock of Windows that the test can set."""
+    (tmp_path / "version").write_text("Linux version 6.6.87.2-microsoft-standard-WSL2 (root@builder) (gcc 11.2.0)\n")
+    rows = [SimpleNamespace(mountpoint=folder, fstype=kind) for folder, kind in [("/", "ext4"), ("/mnt/c", "9p")]]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: rows)
+    monkeypatch.setattr(wsl, "KERNEL", tmp_path / "version")
+    monkeypatch.setattr(wsl, "HARDWARE_CLOCK", tmp_path / "since_epoch")
+    return wsl.HARDWARE_CLOCK
+
+
+@pytest.mark.parametrize(("run", "stops_up"), [("/mnt/c/Users/ann/workshop/.run", True), ("/home/ann/run", False)])
+def test_a_repository_on_a_drive_of_windows(windows, monkeypatch, run, stops_up):
+    monkeypatch.setattr(paths, "REPOSITORY", Path("/mnt/c/Users/ann/workshop"))
+    monkeypatch.setattr(paths, "RUN", Path(run))
+
+    found = doctor.shared_folder()
+    assert found.what.startswith("/mnt/c/Users/ann/workshop is on a drive of Windows (9p), which is slow")
+    assert found.remedy.startswith("clone the repository into your home folder in WSL")
+    assert (found.severity, found.stops_up) == (doctor.MEND, stops_up)
+
+
+def test_a_repository_on_the_disk_of_wsl(windows):
+    assert doctor.shared_folder() == doctor.Finding(doctor.READY, "not on a shared folder (ext4)")
+
+
+def test_a_clock_of_wsl_that_is_behind_that_of_windows(windows):
+    assert doctor.clock().severity == doctor.READY  # there is no clock to compare it with
+    windows.write_text(f"{int(time.time()) + 5}\n")
+    assert doctor.clock().severity == doctor.READY
+
+    windows.write_text(f"{int(time.time()) + 3600}\n")
+    found = doctor.clock()
+    assert re.search(r"the clock says .+ UTC, (3599|3600) s behind that of Windows", found.what)
+    assert found.remedy.startswith("run `wsl --shutdown` in Windows")
+    assert (found.severity, found.stops_up) == (doctor.MEND, False)
+
+
+def test_without_wsl_the_hardware_clock_may_show_local_time(windows):
+    windows.write_text(f"{int(time.time()) + 3600}\n")
+    wsl.KERNEL.write_text("Linux version 6.1.0-41-amd64 (debian-kernel@lists.debian.org)\n")
+
+    assert doctor.clock().severity == doctor.READY
 
 
 def test_a_port_that_is_taken_is_named_with_its_holder():

@@ -1,6 +1,7 @@
 """The repository as such: style, shell scripts, locked dependencies."""
 
 import ast
+import configparser
 import re
 import shutil
 import subprocess
@@ -27,6 +28,17 @@ def test_shellcheck_has_nothing_to_say():
         pytest.skip("shellcheck is not installed: platform/provision.sh --test installs it")
     result = subprocess.run(["shellcheck", *SHELL_SCRIPTS], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+def test_a_warning_fails_each_test_so_that_a_deprecation_is_found_before_it_breaks():
+    files = [REPOSITORY / "platform/pytest.ini", *REPOSITORY.glob("stage*/**/pytest.ini")]
+    folders = {file.parent.parent for file in REPOSITORY.glob("stage*/**/tests/test_*.py")}
+    assert {file.parent for file in files} == {REPOSITORY / "platform", *folders}
+    for file in files:
+        filters = configparser.ConfigParser()
+        filters.read(file, encoding="utf-8")
+        named = filters["pytest"]["filterwarnings"].split("\n")
+        assert named == ["error"], f"{file}: name an exception here, with its reason"
 
 
 def test_every_requirement_of_a_stage_is_pinned_as_in_the_lock_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from workshop import binaries, deck
+from workshop import binaries, chromium, deck
 from workshop.errors import WorkshopError
 from workshop.files import refuse_unwritable, write_where_asked
 from workshop.ports import HOST, LOOPBACK
@@ -84,12 +84,11 @@ def print_pdf(file: Path, timetable: str) -> None:
     from playwright.sync_api import Error, sync_playwright  # here, since it takes a while to import
 
     refuse_unwritable(file)
-    chromium = binaries.find("chromium")
-    if not chromium:
-        raise WorkshopError("Chromium is missing, which prints the slides: `platform/provision.sh --test` installs it.")
+    if problem := chromium.problem():
+        raise WorkshopError(f"The slides cannot be printed. {problem}.")
     try:
         with served(timetable) as (url, _), sync_playwright() as playwright:
-            page = playwright.chromium.launch(executable_path=chromium).new_page()
+            page = playwright.chromium.launch(executable_path=binaries.find("chromium")).new_page()
             page.goto(f"{url}?print-pdf")
             page.wait_for_selector(".pdf-page", timeout=READY)
             pdf = page.pdf(prefer_css_page_size=True, print_background=True)
