@@ -19,6 +19,8 @@ ENV LANG=C.UTF-8
 USER learner
 
 FROM system AS workshop
+# WORKDIR would make a folder that belongs to root.
+RUN mkdir /home/learner/workshop
 WORKDIR /home/learner/workshop
 COPY --chown=learner . .
 RUN ./workshop setup && rm -rf ~/.cache ~/.npm
