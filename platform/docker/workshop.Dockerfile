@@ -1,24 +1,15 @@
-# The whole workshop in one image. `docker build` runs in the folder of the repository, and README.md shows how:
+# The whole workshop in one image. README.md shows how it is built and run.
 #
-#   system      Debian 13 with the packages of provision.sh and a user: the dev container begins with it
-#   workshop    the same with the repository and all that `./workshop setup` installs
-#
-# BASE is another image of Debian 13, such as your company's with the certificate of its proxy.
+# BASE is another image of Debian 13, such as your company's with the certificate of its proxy. The instructions up to
+# USER are those of .devcontainer/Dockerfile.
 ARG BASE=debian:trixie-slim
-
-FROM ${BASE} AS system
-# What the exercises and demonstrations use at a prompt.
-RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        bash-completion ca-certificates curl git less nano procps \
-    && rm -rf /var/lib/apt/lists/*
-COPY platform/provision.sh platform/readiness.sh /provision/platform/
-RUN bash /provision/platform/provision.sh --system && rm -rf /provision /var/lib/apt/lists/*
-RUN useradd --uid 1000 --create-home --shell /bin/bash learner
+FROM ${BASE}
+COPY platform/provision.sh platform/readiness.sh /image/platform/
+COPY platform/docker/system.sh /image/platform/docker/
+RUN bash /image/platform/docker/system.sh
 ENV LANG=C.UTF-8
 USER learner
 
-FROM system AS workshop
 # WORKDIR would make a folder that belongs to root.
 RUN mkdir /home/learner/workshop
 WORKDIR /home/learner/workshop

@@ -9,6 +9,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from tests import devcontainer
 
 from workshop import builds, cli, paths, stage
 
@@ -27,6 +28,12 @@ def test_shellcheck_has_nothing_to_say():
         pytest.skip("shellcheck is not installed: platform/provision.sh --test installs it")
     result = subprocess.run(["shellcheck", *SHELL_SCRIPTS], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+def test_the_dev_container_and_the_image_begin_with_the_same_instructions():
+    files = (devcontainer.FOLDER / "Dockerfile", REPOSITORY / "platform" / "docker" / "workshop.Dockerfile")
+    begun, whole = (re.sub(r"(?m)^#.*\n", "", file.read_text(encoding="utf-8")) for file in files)
+    assert whole.startswith(begun)
 
 
 def test_every_requirement_of_a_stage_is_pinned_as_in_the_lock_file():
