@@ -8,16 +8,15 @@ import time
 import pytest
 import requests
 from tests import devcontainer
-from tests.engine import docker
+from tests.engine import docker, longest_build
 
 from workshop import installers, paths
 from workshop.files import give
 
 CLI = "@devcontainers/cli@0.89.0"
-LONGEST = 300  # seconds until `./workshop setup` is done
 LEARNER = 1000  # the user's number in the container
 
-pytestmark = pytest.mark.timeout(2 * LONGEST)
+pytestmark = pytest.mark.timeout(1200)  # seconds: a build with other programs beside it
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def cli(tmp_path_factory):
 
 
 def reach_the_network(clone, base: str) -> None:
-    """Have the clone's dev container begin with our base, and use this machine's network: see `engine`."""
+    """Configure the clone's dev container for our base and for this machine's network: `engine` has no other."""
     config = devcontainer.config()
     config["build"] |= {"args": {"BASE": base}, "options": ["--network=host"]}
     config["runArgs"] = ["--network=host"]
@@ -51,14 +50,15 @@ def reach_the_network(clone, base: str) -> None:
 
 def test_a_dev_container_comes_up_from_a_clean_clone_within_five_minutes(base, clone, cli, print_figure):
     reach_the_network(clone, base)
-    give(clone, LEARNER)  # the command line does so with the numbers of users, but not with root's
+    # For other users than root, the command line gives the container's user the same number as theirs.
+    give(clone, LEARNER)
     started = time.monotonic()
     container = json.loads(cli("up", clone, "--buildkit=never"))["containerId"]
-    seconds = time.monotonic() - started
+    seconds, limit = time.monotonic() - started, longest_build()
     print_figure(f"dev container from a clean clone: {seconds:.0f} s")
     image, host = docker("inspect", "--format={{.Image}} {{json .HostConfig}}", container).split(maxsplit=1)
     try:
-        assert seconds < LONGEST
+        assert seconds < limit
         assert (json.loads(host)["Privileged"], json.loads(host)["CapAdd"]) == (False, None)
         assert cli("exec", clone, "id", "--user", "--name").strip() == "learner"
         cli("exec", clone, "./workshop", "up", "stage2")

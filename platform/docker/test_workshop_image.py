@@ -5,15 +5,14 @@ import time
 
 import pytest
 import requests
-from tests.engine import docker
+from tests.engine import docker, longest_build
 
 from workshop.ports import DEFAULTS, HOST, free_port
 
 IMAGE = "workshop-test"
-LONGEST_BUILD = 300  # seconds
 EXERCISE = "14-partial-failure"
 
-pytestmark = pytest.mark.timeout(2 * LONGEST_BUILD)
+pytestmark = pytest.mark.timeout(1200)  # seconds: a build with other programs beside it
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def execute(seconds, published):
 
 def test_a_clean_clone_is_built_within_five_minutes(seconds, print_figure):
     print_figure(f"image of the workshop from a clean clone: {seconds:.0f} s")
-    assert seconds < LONGEST_BUILD
+    assert seconds < longest_build()
 
 
 def test_stage_2_in_the_container_serves_its_pages_on_the_host(execute, published, until, print_figure):

@@ -39,6 +39,7 @@ ELSEWHERE = "have `WORKSHOP_RUN_DIR` name a folder of your own instead of .run/"
 CLOCK_TOLERANCE = 60  # seconds: a file server's clock may differ a little
 # Where SQLite's write-ahead log, Unix sockets and file locks do not work, or not reliably.
 SHARED = {"vboxsf", "vmhgfs", "prl_fs", "9p", "drvfs", "virtiofs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs"}
+SHARED |= {"fakeowner"}  # of Docker Desktop on macOS
 SHARED |= {f"fuse.{name}" for name in ("sshfs", "vmhgfs-fuse", "rclone", "grpcfuse", "osxfs", "prl_fsd", "s3fs")}
 # All that is spoken on loopback is http: https_proxy does not concern it, and curl does not look at HTTP_PROXY.
 PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
@@ -348,7 +349,7 @@ def taken_ports(ours: Collection[int] = ()) -> list[Finding]:
         Finding(READY, f"{problem}: the {page} page will take another") for page, problem in problems.items() if problem
     ]
     numbers = ports.DEFAULTS.values()
-    return taken or [Finding(READY, f"ports {min(numbers)} to {max(numbers)} are ours, or free")]
+    return taken or [Finding(READY, f"ports {min(numbers)} to {max(numbers)} are free, or this stage's")]
 
 
 def instances_down() -> list[Finding]:

@@ -83,9 +83,9 @@ def free_port(wanted: int | None = None, avoid: Collection[int] = ()) -> int:
 
 
 def choose(page: str, asked: int | None, say: Callable[[str], None]) -> int:
-    """Return the port that a page is served on: the one that was asked for or its default; if that is taken, say so.
+    """Return the port for a page: `asked`, or its default. If the default is taken, report that and return another.
 
-    Raises WorkshopError when the port that was asked for is taken.
+    Raises WorkshopError when `asked` is taken.
     """
     wanted = DEFAULTS[page] if asked is None else asked
     taken = problem(wanted)
