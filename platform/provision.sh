@@ -3,6 +3,7 @@
 #
 #   provision.sh                 install what is missing; what is there already is left alone
 #   provision.sh --bundle FILE   from a file that `./workshop bundle` has made, not from the network
+#   provision.sh --system        only the packages of the system, as an image needs them
 #   provision.sh --test          and what only the test suite needs
 #   provision.sh --check         say what is missing, install nothing
 #   provision.sh --made-for      say what a bundle made here is for: the machine, the lock files, the packages
@@ -276,7 +277,7 @@ if [ -n "$bundle" ]; then
 fi
 
 # The files of an archive that was unpacked without its permissions.
-if [ ! -x workshop ] && chmod +x workshop .ci/run platform/provision.sh platform/*/*.sh; then
+if [ -e workshop ] && [ ! -x workshop ] && chmod +x workshop .ci/run platform/provision.sh platform/*/*.sh; then
     echo "The file workshop was not executable. It is now."
 fi
 
@@ -308,6 +309,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
     install_packages "${missing[@]%%:*}" || refuse "apt-get failed (see above). $advice"
 fi
+[ "${1:-}" != --system ] || exit 0
 
 installer() { .venv/bin/python -I platform/workshop/installers.py "$@"; } # pip or npm, with a clean environment
 

@@ -20,6 +20,7 @@ IMAGES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wor
 BASE = base_image()
 START_TIMEOUT = 30  # seconds; measured: 1
 STOP_TIMEOUT = 30  # seconds; measured: 1
+LONGEST_BUILD = 300  # seconds, on a machine that does nothing else; measured: 145 for the image of the whole workshop
 
 
 @contextmanager
@@ -55,6 +56,11 @@ def running(folder: Path) -> Iterator[None]:
             process.terminate()
             process.wait(STOP_TIMEOUT)
             del os.environ["DOCKER_HOST"]
+
+
+def longest_build() -> float:
+    """Return how many seconds a build may take: more when other programs have kept the processors busy meanwhile."""
+    return LONGEST_BUILD * max(1, os.getloadavg()[1] / os.cpu_count())
 
 
 def docker(*arguments: str) -> str:

@@ -75,6 +75,13 @@ def slides(workshop, *words: str) -> None:
     until_interrupted(workshop, *words, "--port", "0", seen="Ctrl-C ends this")
 
 
+def tour(workshop, *words: str) -> None:
+    if "--serve" in words:
+        until_interrupted(workshop, *words, "--port", "0", seen="Ctrl-C ends this")
+    else:
+        workshop.run(*words)
+
+
 # Those that are not typed as they stand: they run until somebody interrupts them, wait for keys, or want a name, an
 # edited file, or what the comment beside them says.
 BY_HAND = {
@@ -86,6 +93,7 @@ BY_HAND = {
     "demo": with_keys,
     "evolve": with_keys,
     "slides": slides,
+    "tour": tour,
 }
 NOT_HERE = {
     "test": "it would run itself",

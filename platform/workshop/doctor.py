@@ -5,6 +5,7 @@ import platform
 import resource
 import time
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,7 @@ ELSEWHERE = "have `WORKSHOP_RUN_DIR` name a folder of your own instead of .run/"
 CLOCK_TOLERANCE = 60  # seconds: a file server's clock may differ a little
 # Where SQLite's write-ahead log, Unix sockets and file locks do not work, or not reliably.
 SHARED = {"vboxsf", "vmhgfs", "prl_fs", "9p", "drvfs", "virtiofs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs"}
+SHARED |= {"fakeowner"}  # of Docker Desktop on macOS
 SHARED |= {f"fuse.{name}" for name in ("sshfs", "vmhgfs-fuse", "rclone", "grpcfuse", "osxfs", "prl_fsd", "s3fs")}
 # All that is spoken on loopback is http: https_proxy does not concern it, and curl does not look at HTTP_PROXY.
 PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
@@ -329,7 +331,7 @@ def databases() -> list[Finding]:
 
 
 def what_is_up() -> list[Finding]:
-    """Look whether a stage is up, or what a crash has left behind, or whether the page's usual port is free."""
+    """Look whether a stage is up, or what a crash has left behind, or whether the pages' default ports are free."""
     if command := state.at_work():
         return [Finding(READY, f"{command} is at work")]
     if problem := lifecycle.remains():
@@ -338,10 +340,18 @@ def what_is_up() -> list[Finding]:
         up = state.load()
         losses = [Finding(MEND, loss.what, loss.remedy) for loss in remedies.losses(up)]
         is_up = Finding(READY, f"{up.stage} is up at {up.url}, with etcd's {up.registry_api} API")
-        return [is_up, *losses, *instances_down()]
-    if problem := ports.problem(ports.PUBLIC_PORT):
-        return [Finding(READY, f"{problem}: `up` will choose another")]
-    return [Finding(READY, f"no stage is up, port {ports.PUBLIC_PORT} is free")]
+        return [is_up, *losses, *instances_down(), *taken_ports(up.ports.values())]
+    return [Finding(READY, "no stage is up"), *taken_ports()]
+
+
+def taken_ports(ours: Collection[int] = ()) -> list[Finding]:
+    """Look which default ports of pages are taken by other programs than those of the stage that is up."""
+    problems = {page: ports.problem(port) for page, port in ports.DEFAULTS.items() if port not in ours}
+    taken = [
+        Finding(READY, f"{problem}: the {page} page will take another") for page, problem in problems.items() if problem
+    ]
+    numbers = ports.DEFAULTS.values()
+    return taken or [Finding(READY, f"ports {min(numbers)} to {max(numbers)} are free, or this stage's")]
 
 
 def instances_down() -> list[Finding]:

@@ -214,12 +214,7 @@ def make_databases(stage: Stage, up: Up) -> None:
 
 
 def _choose_ports(driver: str, port: int | None, say: Progress) -> dict[str, int]:
-    problem = ports.problem(port or ports.PUBLIC_PORT)
-    if port and problem:
-        raise WorkshopError(f"{problem}: choose another one with --port.")
-    public = port or ports.free_port(ports.PUBLIC_PORT)
-    if not port and problem:
-        say(f"{problem}: {public} instead.")
+    public = ports.choose("chat", port, say)
     chosen = {"public": public, "statistics": ports.free_port(public + 1, avoid=[public])}
     for name in ("internal", "registry", "registry_peer", "queue", "postgres"):
         chosen[name] = drivers.DRIVERS[driver].ports.get(name) or ports.free_port(avoid=chosen.values())

@@ -3,10 +3,11 @@
 import errno
 import fcntl
 import ipaddress
+import json
 import os
 import random
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TextIO
 
@@ -16,8 +17,10 @@ from workshop.errors import WorkshopError
 
 HOST = "127.0.0.1"
 LOOPBACK = (HOST, "localhost", "[::1]")  # as the Host header of a request names it
-PUBLIC_PORT = 8080  # of the page, if it is free and `up` gets no other; statistics are one above
-BIND = os.environ.get("WORKSHOP_BIND") or HOST  # where `up` has the page and the statistics be; in a VM, its interface
+# The port of each page that a command serves, unless the port is taken or another one is asked for.
+DEFAULTS: dict[str, int] = json.loads(Path(__file__).parents[1].joinpath("ports.json").read_text(encoding="utf-8"))
+PUBLIC_PORT = DEFAULTS["chat"]  # the statistics are one above
+BIND = os.environ.get("WORKSHOP_BIND") or HOST  # where pages listen; in a VM and in the image, on every interface
 SERVICE_PORT = 5000  # of an instance that has an address of its own
 # Below the ephemeral range of Linux (32768–60999), from which outgoing connections take theirs, so that no
 # connection of anybody's can grab a port between our looking and the service's binding. Drawn at random, so
@@ -77,6 +80,22 @@ def free_port(wanted: int | None = None, avoid: Collection[int] = ()) -> int:
         f"Of {ATTEMPTS} ports between {RANGE[0]} and {RANGE[-1]}, none is free: end some of what listens there "
         "(`ss -ltn` lists it)."
     )
+
+
+def choose(page: str, asked: int | None, say: Callable[[str], None]) -> int:
+    """Return the port for a page: `asked`, or its default. If the default is taken, report that and return another.
+
+    Raises WorkshopError when `asked` is taken.
+    """
+    wanted = DEFAULTS[page] if asked is None else asked
+    taken = problem(wanted)
+    if not taken:
+        return wanted
+    if asked is not None:
+        raise WorkshopError(f"{taken}: choose another one with --port.")
+    other = free_port()
+    say(f"{taken}: {other} instead.")
+    return other
 
 
 def claim_address(network: str, folder: Path) -> tuple[str, TextIO]:

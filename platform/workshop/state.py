@@ -16,7 +16,7 @@ import psutil
 from workshop import paths
 from workshop.errors import WorkshopError
 from workshop.files import write_atomically
-from workshop.ports import HOST, LOOPBACK, PUBLIC_PORT
+from workshop.ports import DEFAULTS, HOST, LOOPBACK
 from workshop.waiting import wait_until
 
 # Which have addresses of their own in a network of containers: the first ones, after the gateway's.
@@ -144,7 +144,7 @@ def with_real_ports(text: str) -> str:
         up = load()
     except WorkshopError:
         return text  # no stage is up
-    real = {PUBLIC_PORT: up.ports["public"], PUBLIC_PORT + 1: up.ports["statistics"]}
+    real = {DEFAULTS["chat"]: up.ports["public"], DEFAULTS["statistics"]: up.ports["statistics"]}
     return re.sub(
         rf"(?<=localhost:|127\.0\.0\.1:)({'|'.join(map(str, real))})\b", lambda port: str(real[int(port[0])]), text
     )

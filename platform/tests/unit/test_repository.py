@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from tests import devcontainer
 
 from workshop import builds, cli, paths, stage
 
@@ -39,6 +40,12 @@ def test_a_warning_fails_each_test_so_that_a_deprecation_is_found_before_it_brea
         filters.read(file, encoding="utf-8")
         named = filters["pytest"]["filterwarnings"].split("\n")
         assert named == ["error"], f"{file}: name an exception here, with its reason"
+
+
+def test_the_dev_container_and_the_image_begin_with_the_same_instructions():
+    files = (devcontainer.FOLDER / "Dockerfile", REPOSITORY / "platform" / "docker" / "workshop.Dockerfile")
+    begun, whole = (re.sub(r"(?m)^#.*\n", "", file.read_text(encoding="utf-8")) for file in files)
+    assert whole.startswith(begun)
 
 
 def test_every_requirement_of_a_stage_is_pinned_as_in_the_lock_file():

@@ -121,6 +121,11 @@ def test_a_station_and_a_page_at_once_are_a_usage_error(tmp_path):
 
     assert result.exit_code == 2
     assert not (tmp_path / "tour.html").exists()
+    assert run(1, "--serve").exit_code == 2
+
+
+def test_a_port_without_a_page_to_serve_is_a_usage_error():
+    assert "--port is for --serve." in run("--port", "8083").output
 
 
 # The page

@@ -50,11 +50,8 @@ COMMANDS = tuple(
     for name in ("lifecycle", "postgres", "damaged_database", "full_disk", "stats", "broadcast")
 )
 DEMOS, STORES = "platform/stage2/test_demos.py", "platform/stage2/test_stores.py"
-ROLLOUT, CONTAINERS, ENGINE = (
-    "platform/tests/test_rollout.py",
-    "platform/docker/test_containers.py",
-    "platform/docker/test_engine.py",
-)
+ROLLOUT, CONTAINERS = "platform/tests/test_rollout.py", "platform/docker/test_containers.py"
+ENGINE = [f"platform/docker/test_{name}.py" for name in ("engine", "workshop_image", "devcontainer")]
 PARTS = {
     "unit": ((*STAGE0, *STAGE1), STAGE2[:3], STAGE2[3:], (UNIT,)),
     "stage0": (STAGE0,),
@@ -62,7 +59,7 @@ PARTS = {
     "stage2": (STAGE2[:3], STAGE2[3:]),
     "platform": ((["platform/tests", "-k", f"not {TESTING}"],), ([FAULTS, "platform/stage2", *ON_STAGE2],)),
     "docker": (
-        ([ENGINE, *IN_CONTAINERS],),
+        ([*ENGINE, *IN_CONTAINERS],),
         (
             [
                 *(FAULTS, LOAD, ROLLOUT, "platform/stage2", CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
@@ -114,7 +111,7 @@ ALL = (
     # Stage 2 is tested in containers. Of the faults and roll-outs, those in which these could make a difference.
     (
         [
-            *(ENGINE, FAULTS, LOAD, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
+            *(*ENGINE, FAULTS, LOAD, ROLLOUT, CONTRACT, CONTAINERS, *ON_STAGE2, *IN_CONTAINERS),
             *("-k", f"not ({SAME_IN_CONTAINERS}) and (not test_rollout or {ROLLED_IN_CONTAINERS})"),
         ],
     ),

@@ -1,4 +1,5 @@
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from workshop import tour
+from workshop import ports, serving, tour
 from workshop.commands.diff import WIDEST
 from workshop.files import write_where_asked
 from workshop.tour import Station
@@ -15,23 +16,50 @@ from workshop.tour import Station
 @click.command("tour", epilog="Example: ./workshop tour 1")
 @click.argument("number", metavar="[STATION]", required=False)
 @click.option("--html", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write all stations as one page.")
-def command(number: str | None, file: Path | None) -> None:
+@click.option("--serve", "is_served", is_flag=True, help="Serve that page until Ctrl-C.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=f"Where to serve it, on loopback; default {ports.DEFAULTS['tour']}, if it is free; 0 takes a free one.",
+)
+def command(number: str | None, file: Path | None, is_served: bool, port: int | None) -> None:
     """Go through the three stages, station by station: why it is so, what it costs, the exercise that builds it.
 
     Without a station, list them.
     """
-    if file and number:
+    if (file or is_served) and number:
         raise click.UsageError("The page has all stations: name a station, or a file.")
-    if file:
-        from workshop import lesson_page  # here, since the libraries that it needs take a while to import
-
-        write_where_asked(file, lesson_page.page("tour.html.j2", parts=tour.parts()))
+    if port is not None and not is_served:
+        raise click.UsageError("--port is for --serve.")
+    if is_served:
+        serve(ports.choose("tour", port, click.echo))
+    elif file:
+        write_where_asked(file, page())
         click.echo(f"{file} is written: open it in a browser.")
     elif number:
         for line in lines(*tour.find(number)):
             click.echo(line)
     else:
         show_list()
+
+
+def page() -> str:
+    """Return all stations as one page, as HTML."""
+    from workshop import lesson_page  # here, since the libraries that it needs take a while to import
+
+    return lesson_page.page("tour.html.j2", parts=tour.parts())
+
+
+def serve(port: int) -> None:
+    """Serve the page until Ctrl-C."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="workshop-tour-") as folder:
+            Path(folder, "index.html").write_text(page(), encoding="utf-8")
+            with serving.served(Path(folder), port) as (url, thread):
+                click.echo(f"The tour is at {url}. Ctrl-C ends this.")
+                thread.join()
+    except KeyboardInterrupt:
+        click.echo()
 
 
 def show_list() -> None:
