@@ -4,6 +4,7 @@ import pytest
 
 from common.database import write_transaction
 from common.tests import helpers
+from parley.models.sign_out import deliver_sign_outs
 from parley.models.user import User
 
 pytest_plugins = ["common.tests.fixtures"]
@@ -26,6 +27,7 @@ def make_app(make_app):
         return apps[-1]
 
     yield make_closing
+    helpers.finish(deliver_sign_outs)  # which a new password begins, beside its request
     for app in apps:
         app.extensions["presence"].close()
         app.extensions["attempts"][0].storage.storage.connection_pool.disconnect()
