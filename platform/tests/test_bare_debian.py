@@ -11,7 +11,7 @@ from tests.vagrantfile import provisioning
 
 HERE = Path(__file__).parent
 TIMEOUT = 600  # seconds, of which downloading takes the most; measured: 80 to 160
-UNIT_TIMEOUT = 900  # seconds; measured: 150 for the platform's tests, 250 for all of them on Debian testing
+UNIT_TIMEOUT = 1200  # seconds; measured: 230 on Debian testing, and 590 on a machine that does much else
 # The next release of Debian: only `./workshop test matrix` tries it.
 TESTING = pytest.param("testing", id="debian-testing")
 NO_SYSTEM = 125  # the script's exit status when the bare system cannot be made
@@ -166,7 +166,8 @@ def test_one_command_brings_up_the_application_on_a_bare_debian(suite, run_on_ba
     ("suite", "command"),
     [
         pytest.param("trixie", ".venv/bin/python -m pytest platform/tests/unit", id="trixie"),
-        pytest.param("testing", "./workshop test unit", id="debian-testing"),  # where each warning is an error, too
+        # All unit tests, in which a warning of the newest Python is an error.
+        pytest.param("testing", "./workshop test unit", id="debian-testing"),
     ],
 )
 def test_the_unit_tests_pass_for_an_ordinary_user(suite, command, run_on_bare_debian, print_figure):
