@@ -55,6 +55,9 @@ def running(folder: Path) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait(STOP_TIMEOUT)
+            # What the engine leaves mounted after a container with `--network=host`.
+            for mounted in folder.glob("exec/netns/*"):
+                subprocess.run(["umount", mounted])
             del os.environ["DOCKER_HOST"]
 
 
