@@ -8,7 +8,7 @@ import time
 import pytest
 import requests
 from tests import devcontainer
-from tests.engine import docker, longest_build
+from tests.engine import LONGEST_BUILD, docker
 
 from workshop import installers, paths
 from workshop.files import give
@@ -48,17 +48,17 @@ def reach_the_network(clone, base: str) -> None:
     (clone / devcontainer.FILE.relative_to(paths.REPOSITORY)).write_text(json.dumps(config), encoding="utf-8")
 
 
-def test_a_dev_container_comes_up_from_a_clean_clone_within_five_minutes(base, clone, cli, print_figure):
+def test_a_dev_container_comes_up_from_a_clean_clone_in_minutes(base, clone, cli, print_figure):
     reach_the_network(clone, base)
     # For other users than root, the command line gives the container's user the same number as theirs.
     give(clone, LEARNER)
     started = time.monotonic()
     container = json.loads(cli("up", clone, "--buildkit=never"))["containerId"]
-    seconds, limit = time.monotonic() - started, longest_build()
+    seconds = time.monotonic() - started
     print_figure(f"dev container from a clean clone: {seconds:.0f} s")
     host = json.loads(docker("inspect", "--format={{json .HostConfig}}", container))
     try:
-        assert seconds < limit
+        assert seconds < LONGEST_BUILD
         assert (host["Privileged"], host["CapAdd"]) == (False, None)
         assert cli("exec", clone, "id", "--user", "--name").strip() == "learner"
         cli("exec", clone, "./workshop", "up", "stage2")
