@@ -163,4 +163,5 @@ def test_who_is_seen_is_seen_now(client, ann, clock):
     works(client, headers)
     clock.shift(-HOUR)
     works(client, headers)
-    assert client.get(f"/api/users/{ann}").json["last_seen_at"] == int(BEFORE.timestamp()) - HOUR
+    seen = client.get(f"/api/users/{ann}").json["last_seen_at"] - (int(BEFORE.timestamp()) - HOUR)
+    assert 0 <= seen < 60  # seconds: the clock goes on while the test runs
