@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
 from tests.command_lines import in_text
 from tests.terminal import Terminal
 from tests.workshops import until
@@ -101,6 +102,7 @@ NOT_HERE = {
 }
 
 
+@pytest.mark.timeout(900)  # seconds; measured: 300 with other test runs beside it
 def test_each_command_of_the_readme_works_in_its_order(copied_workshop, monkeypatch, print_figure):
     monkeypatch.chdir(copied_workshop.repository)  # where some of them write a file
     typed = commands()

@@ -42,8 +42,10 @@ THIRDS = tuple(
 )
 READMES = "platform/exercises/test_readmes.py"
 OF_THE_REGISTRY = "(04- or 05-) and not busy"  # exercises with the registry as their subject
-BARE = [f"platform/tests/test_{name}.py" for name in ("bare_debian", "bundle", "pythons", "setup")]
-BARE_DEBIAN, TESTING = BARE[0], "debian-testing"  # the next release, which is not promised
+BARE_DEBIAN, BUNDLE, PYTHONS, SETUP = SET_UP = [
+    f"platform/tests/test_{name}.py" for name in ("bare_debian", "bundle", "pythons", "setup")
+]
+TESTING = "debian-testing"  # the next release, which is not promised
 README, SLIDES = "platform/tests/test_readme.py", "platform/tests/test_slides.py"
 COMMANDS = tuple(
     f"platform/tests/test_{name}.py"
@@ -99,13 +101,14 @@ ALL = (
     # What waits most of the time: for downloads; for keys and a browser; for an audience. The demonstrations are not
     # typed once more for the slides that show them.
     (
-        [*BARE, "-k", f"not {TESTING}"],
+        [BARE_DEBIAN, "-k", f"not {TESTING}"],
         [README, SLIDES, "-k", "not (terminal and (upgrade or canary or partial or evolve))"],
         [DEMOS, *ON_STAGE2],
     ),
+    ([BUNDLE, PYTHONS], [SETUP]),
     (
         [
-            *("platform/tests", CONTRACT, *(f"--ignore={file}" for file in (*BARE, README, SLIDES, *UNIT))),
+            *("platform/tests", CONTRACT, *(f"--ignore={file}" for file in (*SET_UP, README, SLIDES, *UNIT))),
             *("-k", f"not ({EXTREMES} or {LONG_PAUSES}) and (not test_rollout or {ROLLOUTS})"),
         ],
     ),
