@@ -30,7 +30,9 @@ BINARIES = {
     "postgres": Binary("--version", (14, 0), "it has `recovery_init_sync_method` since 14", is_for_up=False),
     "docker": Binary("--version", (20, 10), "it supports cgroup v2, which Debian uses, since 20.10", is_for_up=False),
     "git": Binary("--version", (2, 13), "it has the command `git stash push` since 2.13", is_for_up=False),
-    "chromium": Binary("--version", (150, 0), "it is the oldest version that we have tried", is_for_up=False),
+    "chromium": Binary(
+        "--version", (150, 0), "Playwright is made for version 159, and the tests use 156", is_for_up=False
+    ),
 }
 FOR_UP = [name for name, binary in BINARIES.items() if binary.is_for_up]
 
