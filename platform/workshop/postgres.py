@@ -79,13 +79,13 @@ def problem() -> str | None:
     """Say what keeps PostgreSQL from running here, and what to do; None when nothing does."""
     if not _installed():
         return "PostgreSQL is missing: run `./workshop setup`, which installs it or says who can"
-    if too_old := binaries.problem("postgres", version()):
-        return f"{too_old}: use the one of Debian 12 or 13"
     if version() not in _installed():
         return (
             f"{KEPT} was made by PostgreSQL {version()}, which is not installed: install postgresql-{version()}, "
             "or begin anew with `./workshop down --wipe`"
         )
+    if too_old := binaries.problem("postgres", version()):
+        return f"{too_old}: use the one of Debian 12 or 13"
     if os.getuid() == 0 and not _may_be_another_user():
         return (
             "PostgreSQL refuses to run as root, and root cannot have it run as another user here "
