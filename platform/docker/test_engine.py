@@ -99,4 +99,4 @@ def test_where_docker_does_not_answer_it_says_what_to_do(workshop, monkeypatch):
     refused = workshop.run("up", "stage0", expect=1).stderr
     assert refused == "Error: Docker does not answer: `sudo service docker start`.\n"
     assert not (workshop.run_folder / "stage.json").exists()
-    assert "no `--driver docker`: Docker does not answer: `sudo systemctl" in workshop.run("doctor").stdout
+    assert "no `--driver docker`: Docker does not answer: `sudo service docker start`" in workshop.run("doctor").stdout
