@@ -1,12 +1,11 @@
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import click
 
-from workshop import binaries, chromium, deck, ports, serving
+from workshop import binaries, chromium, deck, serving
 from workshop.errors import WorkshopError
 from workshop.files import refuse_unwritable, write_where_asked
 
@@ -15,32 +14,20 @@ READY = 30_000  # milliseconds until the browser has laid out the slides
 
 @click.command("slides", epilog="Example: ./workshop slides --timetable 3h")
 @click.option("--timetable", type=click.Choice(deck.CLASSES), default="1d", help="Whose slides; a day has them all.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    help=f"Where to serve them, on loopback; default {ports.DEFAULTS['slides']}, if it is free; 0 takes a free one.",
-)
+@serving.port_option("slides")
 @click.option("--pdf", "file", metavar="FILE", type=click.Path(path_type=Path), help="Print them into FILE instead.")
 def command(timetable: str, port: int | None, file: Path | None) -> None:
     """Serve the slides until Ctrl-C, without a network. In the browser, S opens the speaker's view with the notes."""
     if file:
         print_pdf(file, timetable)
-        return
-    try:
-        with served(timetable, ports.choose("slides", port, click.echo)) as (url, thread):
-            click.echo(f"The slides are at {url} (S: speaker's view, F: full screen, ?: all keys). Ctrl-C ends this.")
-            thread.join()
-    except KeyboardInterrupt:
-        click.echo()
+    else:
+        announcement = "The slides are at {url} (S: speaker's view, F: full screen, ?: all keys). Ctrl-C ends this."
+        serving.serve_until_interrupted("slides", port, partial(deck.write, timetable=timetable), announcement)
 
 
-@contextmanager
-def served(timetable: str, port: int = 0) -> Iterator[tuple[str, threading.Thread]]:
-    """Serve the deck while the context lasts; yield what `serving.served` does."""
-    with tempfile.TemporaryDirectory(prefix="workshop-slides-") as folder:
-        deck.write(Path(folder), timetable)
-        with serving.served(Path(folder), port) as address_and_thread:
-            yield address_and_thread
+def served(timetable: str) -> AbstractContextManager[tuple[str, Thread]]:
+    """Serve the deck while the context lasts: see serving.served."""
+    return serving.served(partial(deck.write, timetable=timetable))
 
 
 def print_pdf(file: Path, timetable: str) -> None:

@@ -1,5 +1,4 @@
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from workshop import ports, serving, tour
+from workshop import serving, tour
 from workshop.commands.diff import WIDEST
 from workshop.files import write_where_asked
 from workshop.tour import Station
@@ -17,11 +16,7 @@ from workshop.tour import Station
 @click.argument("number", metavar="[STATION]", required=False)
 @click.option("--html", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write all stations as one page.")
 @click.option("--serve", "is_served", is_flag=True, help="Serve that page until Ctrl-C.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    help=f"Where to serve it, on loopback; default {ports.DEFAULTS['tour']}, if it is free; 0 takes a free one.",
-)
+@serving.port_option("tour")
 def command(number: str | None, file: Path | None, is_served: bool, port: int | None) -> None:
     """Go through the three stages, station by station: why it is so, what it costs, the exercise that builds it.
 
@@ -32,7 +27,8 @@ def command(number: str | None, file: Path | None, is_served: bool, port: int | 
     if port is not None and not is_served:
         raise click.UsageError("--port is for --serve.")
     if is_served:
-        serve(ports.choose("tour", port, click.echo))
+        announcement = "The tour is at {url}. Ctrl-C ends this."
+        serving.serve_until_interrupted("tour", port, write_page, announcement)
     elif file:
         write_where_asked(file, page())
         click.echo(f"{file} is written: open it in a browser.")
@@ -50,16 +46,8 @@ def page() -> str:
     return lesson_page.page("tour.html.j2", parts=tour.parts())
 
 
-def serve(port: int) -> None:
-    """Serve the page until Ctrl-C."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="workshop-tour-") as folder:
-            Path(folder, "index.html").write_text(page(), encoding="utf-8")
-            with serving.served(Path(folder), port) as (url, thread):
-                click.echo(f"The tour is at {url}. Ctrl-C ends this.")
-                thread.join()
-    except KeyboardInterrupt:
-        click.echo()
+def write_page(folder: Path) -> None:
+    (folder / "index.html").write_text(page(), encoding="utf-8")
 
 
 def show_list() -> None:
