@@ -33,7 +33,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from workshop import haproxy, paths, state
@@ -163,11 +163,20 @@ def seed(services: dict[str, Backend], routes: dict[str, str], frontends: state.
     """Write the files HAProxy starts with: the stage's services, without an instance yet."""
     first = Snapshot(services, routes, 0)
     (folder / haproxy.SOCKETS).mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / haproxy.HOLD_SCRIPT, Path(__file__).with_name(haproxy.HOLD_SCRIPT).read_text())
     write_atomically(folder / "haproxy.cfg", haproxy.render(services, frontends, folder))
-    write_atomically(folder / haproxy.ROUTES, haproxy.render_map(first.table()))
-    write_atomically(folder / haproxy.HOLDS, "")
+    for name, content in read_at_reload(haproxy.render_map(first.table())).items():
+        write_atomically(folder / name, content)
     save(folder / "last_good.json", first)
+
+
+def read_at_reload(routes: str) -> dict[str, str]:
+    """Return what HAProxy reads beside its configuration when it starts or reloads: file name → first content."""
+    return {haproxy.ROUTES: routes, haproxy.HOLDS: "", haproxy.HOLD_SCRIPT: hold_script()}
+
+
+@cache
+def hold_script() -> str:
+    return Path(__file__).with_name(haproxy.HOLD_SCRIPT).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -354,8 +363,7 @@ class Balancer:
 
     def replace_removed(self, routes: str) -> None:
         """Write again what HAProxy reads at a reload and somebody has removed: HAProxy itself has it in memory."""
-        script = Path(__file__).with_name(haproxy.HOLD_SCRIPT).read_text()
-        for name, content in {haproxy.ROUTES: routes, haproxy.HOLDS: "", haproxy.HOLD_SCRIPT: script}.items():
+        for name, content in read_at_reload(routes).items():
             if not (self.folder / name).exists():
                 log.warning("%s was removed: it is written again", name)
                 write_if_possible(self.folder / name, content)
