@@ -207,7 +207,7 @@ def test_the_key_says_the_address_expires_and_is_refreshed(learner, stage):
             f"{HEARTBEAT} s for every instance, and find nothing new.",
             hop=Hop.REGISTRY,
             seen=f"who waits for a change is told of one: {news.result()}",
-            expected="the key lives on, and nobody is told: with `refresh`, and without writing the value",
+            expected="the key stays, and no watcher wakes: with `refresh`, and without writing the value",
             show=key.look("timeout 5 ./workshop etcdctl watch /services/shop/upstream/shop_v1_mine"),
             log=program.output(),
         )

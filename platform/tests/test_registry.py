@@ -46,7 +46,7 @@ def test_an_instance_that_is_not_refreshed_expires(service_registry, until, monk
 
 def test_an_instance_whose_key_was_removed_is_not_registered_any_more(service_registry):
     service_registry.register(TINY, "tiny_v1_a")
-    service_registry.etcd.delete("/services/tiny/upstream/tiny_v1_a")  # of v3, its lease lives on
+    service_registry.etcd.delete("/services/tiny/upstream/tiny_v1_a")  # the lease of v3 remains
 
     with pytest.raises(NotRegistered):
         service_registry.refresh("tiny", "tiny_v1_a")

@@ -101,7 +101,7 @@ def download_wheels(scratch: Path, folder: Path) -> None:
     """Download what the lock file names, each file checked against its hash."""
     pip = (sys.executable, "-I", installers.__file__, "pip", "download", "--quiet", "--dest", folder)
     lock = paths.REPOSITORY / "requirements.lock"
-    # What builds a package is in .venv/. In isolation, pip would download it anew, without a hash.
+    # What builds a package is in .venv/. In isolation, pip would download it again, without a hash.
     options = ("--use-pep517", "--no-build-isolation", "--no-deps", "--require-hashes")
     run(scratch, *pip, *options, "--requirement", lock, name="pip")
 

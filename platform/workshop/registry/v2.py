@@ -56,7 +56,7 @@ class Etcd:
         self._call(self.client.write, quote(key), value, ttl=ttl)
 
     def refresh(self, key: str, ttl: int) -> None:
-        """Set a key's TTL anew, without waking those who watch. Raises NotRegistered if the key is gone."""
+        """Reset a key's TTL, without waking its watchers. Raises NotRegistered if the key is gone."""
         try:
             self._call(self.client.refresh, quote(key), ttl=ttl)
         except etcd.EtcdKeyNotFound:
