@@ -51,7 +51,7 @@ def tap(stage):
 
 @pytest.fixture
 def quiet_tap(tap, chat):
-    """A tap behind which nobody but those two has said anything, however many others do."""
+    """A tap that answers with the messages of those two only, however many others post."""
     tap.change = lambda _: chat[0]
     return tap
 
@@ -68,6 +68,9 @@ class Tap(ThreadingHTTPServer):
         self.change = lambda messages: messages
         self.change_users = lambda users: users
         self.declines_users = False
+
+    def asked_of_users(self) -> list[str]:
+        return [path for path in self.asked if path.startswith("/api/users")]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -215,7 +218,7 @@ def test_a_digest_takes_one_request_to_each_service(stage, work, chat):
 
 def test_users_is_asked_for_the_authors_only_and_for_each_once(digest, quiet_tap):
     authors = {str(one["author"]["id"]) for one in entries(digest, quiet_tap.url)}
-    paths_asked = [path for path in quiet_tap.asked if path.startswith("/api/users")]
+    paths_asked = quiet_tap.asked_of_users()
     asked = next(iter(paths_asked), "")
     ids = parse_qs(urlsplit(asked).query).get("ids", [""])[0].split(",")
     show = f"curl -s '{quiet_tap.target}/api/users?ids={ids[0] or 1}'"
@@ -271,7 +274,7 @@ def test_without_messages_of_the_last_day_the_digest_is_empty(digest, tap):
         expected="[]",
         show=f"grep -n -A 5 'def index' work/10-no-joins/{FILE}",
     )
-    asked = [path for path in tap.asked if path.startswith("/api/users")]
+    asked = tap.asked_of_users()
     expect(
         not asked,
         "There is no message, and the digest asks users for no ids: that costs a hop, and the answer depends on what "
@@ -286,7 +289,7 @@ def test_without_messages_of_the_last_day_the_digest_is_empty(digest, tap):
 def test_many_authors_take_one_request(digest, tap, chat):
     tap.change = lambda messages: [{**messages[-1], "user_id": NOBODY - number} for number in range(AUTHORS)]
     entries(digest, tap.url)
-    asked = [path for path in tap.asked if path.startswith("/api/users")]
+    asked = tap.asked_of_users()
     expect(
         len(asked) == 1,
         "With more authors, the digest asks users more often: up to 500 ids fit into one request.",
