@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from tests.engine import MAKE_BASE, docker, engine
+from tests.engine import docker, engine, have_image
 from tests.workshops import REPOSITORY
 
 DEBIAN_13 = "debian:trixie-slim"
@@ -21,8 +21,9 @@ VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "PIP_INDEX_URL")
 def base():
     """The name of an image of Debian 13 that reaches package registries as this machine does."""
     with engine(), tempfile.TemporaryDirectory(prefix="base-") as name:
-        is_there = docker("image", "inspect", DEBIAN_13) or docker("pull", DEBIAN_13)
-        if not is_there and subprocess.run([MAKE_BASE, DEBIAN_13, "trixie"]).returncode:
+        try:
+            have_image(DEBIAN_13, "trixie")
+        except subprocess.CalledProcessError:
             pytest.skip(f"there is no image {DEBIAN_13}, and debootstrap cannot make one")
         for setting in filter(Path.exists, map(Path, SETTINGS)):
             copy = Path(name, "settings", *setting.parts[1:])
@@ -30,7 +31,7 @@ def base():
             shutil.copytree(setting, copy) if setting.is_dir() else shutil.copy(setting, copy)
         variables = [f"ENV {variable}={os.environ[variable]}" for variable in VARIABLES if os.environ.get(variable)]
         certificates = "RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates"
-        # Twice: the installation of the package writes the file of the certificates anew.
+        # Twice: the installation of the package overwrites the file of the certificates.
         lines = [f"FROM {DEBIAN_13}", *variables, "COPY settings /", certificates, "COPY settings /"]
         Path(name, "Dockerfile").write_text("\n".join(lines), encoding="utf-8")
         subprocess.run(["docker", "build", "--quiet", "--network=host", f"--tag={BASE}", name], check=True)

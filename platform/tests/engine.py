@@ -49,8 +49,7 @@ def running(folder: Path) -> Iterator[None]:
             if not wait_until(lambda: docker("version") or process.poll() is not None, START_TIMEOUT) or process.poll():
                 log.seek(0)
                 pytest.skip(f"no Docker can run here: {log.read()[-300:]}")
-            if not docker("image", "inspect", BASE) and not docker("pull", BASE):
-                subprocess.run([MAKE_BASE, BASE], check=True)
+            have_image(BASE)
             yield
         finally:
             process.terminate()
@@ -59,6 +58,12 @@ def running(folder: Path) -> Iterator[None]:
             for mounted in folder.glob("exec/netns/*"):
                 subprocess.run(["umount", mounted])
             del os.environ["DOCKER_HOST"]
+
+
+def have_image(name: str, *suite: str) -> None:
+    """Have an image of Debian or Ubuntu: kept, pulled, or made. Raises CalledProcessError when it cannot be made."""
+    if not docker("image", "inspect", name) and not docker("pull", name):
+        subprocess.run([MAKE_BASE, name, *suite], check=True)
 
 
 def docker(*arguments: str) -> str:
