@@ -246,10 +246,11 @@ if [ "${1:-}" = --made-for ]; then
     exit 0
 fi
 
+path_problem=$(path_problem)
 if [ "${1:-}" = --check ]; then
     [ ${#unwritable[@]} = 0 ] || printf 'cannot be written by you: %s\n' "${unwritable[@]}"
     [ ${#missing[@]} = 0 ] || printf 'missing package: %s\n' "${missing[@]}"
-    path_problem
+    [ -z "$path_problem" ] || echo "$path_problem"
     python_problem
     frontend_problem
     if [ ${#missing[@]} -gt 0 ] && ! may_become_root; then
@@ -258,7 +259,7 @@ if [ "${1:-}" = --check ]; then
     elif [ ${#unwritable[@]} -gt 0 ]; then
         echo "Copy the repository to a folder of your own, or run: sudo chown -R $(id -un) $PWD"
         exit 1
-    elif [ -n "$(path_problem)" ]; then
+    elif [ -n "$path_problem" ]; then
         exit 1
     elif [ ${#missing[@]} -gt 0 ] || ! python_is_ready || ! frontend_is_ready; then
         echo "Run: ./workshop setup"
@@ -268,8 +269,7 @@ if [ "${1:-}" = --check ]; then
     exit 0
 fi
 
-problem=$(path_problem)
-[ -z "$problem" ] || refuse "$problem"
+[ -z "$path_problem" ] || refuse "$path_problem"
 
 if [ -n "$bundle" ]; then
     use_bundle

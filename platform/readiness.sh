@@ -5,11 +5,12 @@
 # A Python environment is ready when its stamp, .venv/ready, names the folder and the interpreter that it was made for
 # and the packages that it was made from. Set-up writes the stamp last, once every package has been imported.
 
-# Prints what an environment is made for: here and now. Scripts in .venv/bin name its folder; packages are compiled for
-# one minor version of Python, which the name of the interpreter's file contains, such as /usr/bin/python3.11.
-python_foundation() { printf 'folder %s\ninterpreter %s\n' "$(readlink -f .venv)" "$(readlink -f .venv/bin/python)"; }
-
-python_stamp() { python_foundation && cat requirements.lock; }
+# Prints what the stamp must be here and now. Scripts in .venv/bin name its folder; packages are compiled for one minor
+# version of Python, which the name of the interpreter's file contains, such as /usr/bin/python3.11.
+python_stamp() {
+    printf 'folder %s\ninterpreter %s\n' "$(readlink -f .venv)" "$(readlink -f .venv/bin/python)"
+    cat requirements.lock
+}
 
 python_is_ready() { [ -x .venv/bin/python ] && python_stamp | cmp -s - .venv/ready; }
 frontend_is_ready() { cmp -s package-lock.json node_modules/installed-lock.json; }

@@ -145,7 +145,7 @@ def open_files() -> Finding:
             ADMINISTRATOR,
             f"a process may open {hard} files at most, {LEAST_OPEN_FILES} are needed (`ulimit -Hn`)",
             "begin in a new terminal; if the limit is the same there, write "
-            f"`* hard nofile {LEAST_OPEN_FILES}` into /etc/security/limits.conf and sign in anew",
+            f"`* hard nofile {LEAST_OPEN_FILES}` into /etc/security/limits.conf and sign in again",
             True,
         )
     return Finding(READY, "no limit on open files" if hard == resource.RLIM_INFINITY else f"{hard} open files")
@@ -222,9 +222,9 @@ def _existing(path: Path) -> Path:
 
 def shared_folder() -> Finding:
     """Look whether .run/ lies on a disk of this machine, and the repository, too."""
-    kind = _filesystem(paths.RUN)
-    if wsl.is_wsl() and (drive := _filesystem(paths.REPOSITORY)) in SHARED:
-        what = f"{paths.REPOSITORY} is on a drive of Windows ({drive}), which is slow and lacks Unix permissions"
+    kind, around = _filesystem(paths.RUN), _filesystem(paths.REPOSITORY)
+    if around in SHARED and wsl.is_wsl():
+        what = f"{paths.REPOSITORY} is on a drive of Windows ({around}), which is slow and lacks Unix permissions"
         return Finding(MEND, what, wsl.CLONE, stops_up=kind in SHARED)
     if kind in SHARED:
         return Finding(
@@ -233,7 +233,7 @@ def shared_folder() -> Finding:
             "have `WORKSHOP_RUN_DIR` name a folder on a disk of this machine, such as /var/tmp/workshop",
             True,
         )
-    if _filesystem(paths.REPOSITORY) in SHARED:
+    if around in SHARED:
         return Finding(READY, f"the repository is on a shared folder, {paths.RUN} is not")
     return Finding(READY, f"not on a shared folder ({kind})")
 
